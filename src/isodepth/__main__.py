@@ -1,0 +1,5 @@
+"""`python -m isodepth`."""
+
+from isodepth.cli import entry
+
+entry()
