@@ -18,7 +18,10 @@ from isodepth.errors import InputError
 
 RunsArgument = Annotated[
     Positional[str],
-    arg(metavar="RUNS", help="CSV, Parquet or JSON Lines table, or the word 'published'"),
+    arg(
+        metavar="RUNS",
+        help="CSV, Parquet or JSON Lines table, folder of runs, or the word 'published'",
+    ),
 ]
 
 
