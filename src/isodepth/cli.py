@@ -20,7 +20,7 @@ RunsArgument = Annotated[
     Positional[str],
     arg(
         metavar="RUNS",
-        help="CSV, Parquet or JSON Lines table, folder of runs, or the word 'published'",
+        help="CSV, Parquet or JSON Lines table, folder of runs, or 'published'",
     ),
 ]
 

@@ -14,7 +14,6 @@ import pandas as pd
 
 from isodepth.errors import InputError
 
-
 RECORD = "record.json"  # what a finished run leaves; its `run` is a row of the table
 
 
