@@ -113,9 +113,9 @@ def intervals(problem: Problem, resamples: int, seed: int) -> tuple[float, dict[
         found[name] = sample.interval(phi, draws)
     labels = problem.groups
     units = labels.max() + 1
-    left_out = refit(
-        problem, best, weights=(labels != np.arange(units)[:, None]).astype(float), n_problems=units
-    )[:, 5]
+    left_out = refit(problem, best, weights=(labels != np.arange(units)[:, None]).astype(float))[
+        :, 5
+    ]
     error = np.sqrt((units - 1) / units * ((left_out - left_out.mean()) ** 2).sum())
     half = stats.t.ppf(0.975, units - 1) * error
     found["groups, jackknife × t"] = (phi - half, phi + half)

@@ -59,7 +59,7 @@ def ours(problem: Problem, resamples: int) -> tuple[float, np.ndarray, np.ndarra
     weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
     started = time.perf_counter()
     best = estimate(problem)
-    theta = refit(problem, best, weights=weights, n_problems=resamples)
+    theta = refit(problem, best, weights=weights)
     return time.perf_counter() - started, theta, weights
 
 

@@ -88,9 +88,9 @@ def test_batches_equal_single_fits():
     p = problem()
     fitted = estimate(p)
     weights = np.random.default_rng(0).multinomial(p.n, np.ones(p.n) / p.n, 600).astype(float)
-    together = refit(p, fitted, weights=weights, n_problems=600)
+    together = refit(p, fitted, weights=weights)
     for k in (0, 13, 599):
-        alone = refit(p, fitted, weights=weights[k : k + 1], n_problems=1)
+        alone = refit(p, fitted, weights=weights[k : k + 1])
         np.testing.assert_allclose(together[k], alone[0], rtol=1e-7, atol=1e-9)
 
 

@@ -129,7 +129,7 @@ def extrapolation(problem: Problem, fitted: Estimate) -> Extrapolation | None:
     if budgets is None or np.unique(budgets).size < _LEAST_BUDGETS:
         return None
     highest = budgets == budgets.max()
-    theta = refit(problem, fitted, weights=(~highest)[None].astype(float), n_problems=1)
+    theta = refit(problem, fitted, weights=(~highest)[None].astype(float))
     error = (problem.predict(theta)[0] - np.exp(problem.log_loss))[highest]
     names = problem.theta_names
     return Extrapolation(
@@ -235,7 +235,7 @@ def _leave_one_budget_out(problem: Problem, fitted: Estimate) -> float | None:
     if budgets is None or np.unique(budgets).size < _LEAST_BUDGETS:
         return None
     out = budgets[None, :] == np.unique(budgets)[:, None]
-    theta = refit(problem, fitted, weights=(~out).astype(float), n_problems=len(out))
+    theta = refit(problem, fitted, weights=(~out).astype(float))
     error = problem.predict(theta) - np.exp(problem.log_loss)
     return float(np.sqrt((error[out] ** 2).mean()))
 
@@ -244,7 +244,7 @@ def _influence(problem: Problem, fitted: Estimate) -> tuple[Influence, ...]:
     if "phi" not in problem.theta_names or problem.n <= fitted.theta.size + 1:
         return ()
     at = problem.theta_names.index("phi")
-    theta = refit(problem, fitted, weights=1.0 - np.eye(problem.n), n_problems=problem.n)
+    theta = refit(problem, fitted, weights=1.0 - np.eye(problem.n))
     delta = theta[:, at] - fitted.theta[at]
     order = np.argsort(-np.abs(delta), kind="stable")
     ids = problem.frame["run_id"].tolist()

@@ -60,22 +60,20 @@ def refit(
     problem: Problem,
     around: Estimate,
     *,
-    weights: Array | None = None,
-    log_loss: Array | None = None,
-    n_problems: int,
+    weights: Array,
+    start: Array | None = None,
 ) -> Array:
-    """θ (K, p) of K variations of a fitted problem: reweighted runs (K, n) or other data (K, n).
+    """θ (K, p) of a fitted problem with its runs reweighted, weights (K, n).
 
-    All start at the estimate and advance together; those that don't converge start again from
-    the estimate's best seeds.
+    All start at the estimate, or each at its own `start` (K, p), and advance together; those that
+    don't converge start again from the estimate's best seeds.
     """
-    batch = problem.batch(log_loss)
-    found = minimise(batch, np.repeat(around.theta[None], n_problems, axis=0), weights)
+    if start is None:
+        start = np.repeat(around.theta[None], len(weights), axis=0)
+    found = minimise(problem.batch(), start, weights)
     theta = found.theta
     for k in np.flatnonzero(~found.converged):
-        w = None if weights is None else weights[k]
-        y = None if log_loss is None else log_loss[k]
-        again = minimise(problem.batch(y), around.starts[:_RESTARTS], w)
+        again = minimise(problem.batch(), around.starts[:_RESTARTS], weights[k])
         best = int(np.argmin(again.objective))
         if again.objective[best] < found.objective[k]:
             theta[k] = again.theta[best]

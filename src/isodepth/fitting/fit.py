@@ -213,6 +213,7 @@ def _sensitivity(
         return []
     found = []
     starts: dict[str, Array] = {}
+    draws: dict[str, Array] = {}
     for conventions in _conventions(problem):
         if conventions == problem.conventions:
             other, around = problem, best
@@ -227,7 +228,11 @@ def _sensitivity(
         if "phi" in identified.names:
             value = float(around.theta[at])
             if with_intervals:
-                drawn = resample(other, around, _SENSITIVITY_RESAMPLES, seed)
+                # one seed draws the same groups everywhere: their last refits are near
+                drawn = resample(
+                    other, around, _SENSITIVITY_RESAMPLES, seed, start=draws.get(conventions.law)
+                )
+                draws[conventions.law] = drawn.theta
                 ci95 = drawn.interval(value, drawn.theta[:, at])
         found.append(
             Alternative(

@@ -58,14 +58,22 @@ class Resamples:
 
 
 def resample(
-    problem: Problem, fitted: Estimate, n: int, seed: int, unit: Resampling = "groups"
+    problem: Problem,
+    fitted: Estimate,
+    n: int,
+    seed: int,
+    unit: Resampling = "groups",
+    start: Array | None = None,
 ) -> Resamples:
-    """Refit n resamples, drawn with replacement over groups or over runs."""
+    """Refit n resamples, drawn with replacement over groups or over runs.
+
+    start (n, p): where the same resamples ended under nearly the same problem.
+    """
     rng = np.random.default_rng(seed)
     labels = problem.groups if unit == "groups" else np.arange(problem.n)
     units = int(labels.max()) + 1
     counts = rng.multinomial(units, np.full(units, 1.0 / units), size=n).astype(float)
-    theta = refit(problem, fitted, weights=counts[:, labels], n_problems=n)
+    theta = refit(problem, fitted, weights=counts[:, labels], start=start)
     return Resamples(theta=theta, unit=unit, n_units=units)
 
 

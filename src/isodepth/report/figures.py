@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from isodepth.fitting.estimate import estimate
 from isodepth.fitting.problem import Problem, build
@@ -27,7 +28,7 @@ from isodepth.runs import Runs
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = ("svg", "pdf", "png")
+_PNG_DPI = 200
 _CURVE_POINTS = 60
 # Okabe & Ito's palette: told apart by colour-blind readers; markers say the same in grey
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -63,15 +64,17 @@ def write_figures(runs: Runs, fit: Fit, out: Path) -> list[Path]:
         if figure is None:
             continue
         with _style():
-            # the layout is found once and then held: it is most of the cost of a figure
-            FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+            # the layout is found once, in drawing the PNG, and then held: it is most of the cost
+            figure.set_dpi(_PNG_DPI)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()  # type: ignore[no-untyped-call]
+            pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+            imsave(out / f"{name}.png", pixels)
             figure.set_layout_engine("none")
-            for form in FORMATS:
-                path = out / f"{name}.{form}"
-                # without a date the same runs give the same bytes
-                metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-                figure.savefig(path, dpi=200, metadata=metadata)
-                written.append(path)
+            # without a date the same runs give the same bytes
+            figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+            figure.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
+        written += [out / f"{name}.{form}" for form in ("svg", "pdf", "png")]
     return written
 
 
@@ -312,7 +315,7 @@ def _size_axis(axes: Axes, subs: tuple[float, ...] = (1.0, 3.0)) -> None:
     """Sizes as 30M, 100M, 300M: a few round numbers whatever the span."""
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: size_text(n)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _title(fit: Fit) -> str:
