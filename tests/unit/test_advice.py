@@ -18,7 +18,7 @@ def test_the_published_claim(published_fit):
     result = equivalent_to_width(published_fit, width=2048, recurrences=4)
     assert result.unique_params == pytest.approx(410e6, rel=0.01)
     assert result.equivalent_params.value == pytest.approx(580e6, rel=0.03)
-    assert result.same_cost_params.value == pytest.approx(1.0e9, rel=0.05)
+    assert result.same_cost_params == pytest.approx(1.0e9, rel=0.05)
     low, high = result.equivalent_params.ci95
     assert 410e6 < low < result.equivalent_params.value < high < 1e9
 
@@ -39,7 +39,7 @@ def test_equal_cost_means_equal_cost(published_fit):
     """An unlooped model costs like itself, to the parameter."""
     result = equivalent_to_width(published_fit, width=1280, recurrences=1)
     whole = account(width=1280, recurrences=1)
-    assert result.same_cost_params.value == pytest.approx(whole.n_total, rel=1e-9)
+    assert result.same_cost_params == pytest.approx(whole.n_total, rel=1e-9)
     assert result.equivalent_params.value == pytest.approx(whole.n_total, rel=1e-12)
     assert result.flops_per_token == whole.flops_per_token
 
@@ -48,7 +48,7 @@ def test_truncation_lowers_the_cost_and_not_the_worth(published_fit):
     whole = equivalent_to_width(published_fit, width=1280, recurrences=4)
     cut = equivalent_to_width(published_fit, width=1280, recurrences=4, backprop_last=2)
     assert cut.flops_per_token < whole.flops_per_token
-    assert cut.same_cost_params.value < whole.same_cost_params.value
+    assert cut.same_cost_params < whole.same_cost_params
     assert cut.equivalent_params == whole.equivalent_params
 
 
@@ -60,7 +60,7 @@ def test_counts_and_width_agree(published_fit):
     by_width = equivalent_to_width(published_fit, width=2048, recurrences=4)
     assert by_counts.equivalent_params == by_width.equivalent_params
     assert by_counts.unique_params == by_width.unique_params
-    assert by_counts.same_cost_params.value == a.n_once + 4 * (a.n_rec + a.n_inject)
+    assert by_counts.same_cost_params == a.n_once + 4 * (a.n_rec + a.n_inject)
 
 
 def test_closed_form_of_n_eff(published_fit):
@@ -82,7 +82,7 @@ def test_without_phi_there_is_no_equivalent_size():
     assert result.equivalent_params.value is None
     assert result.equivalent_params.ci95 is None
     assert "needs φ" in result.warnings[0]
-    assert result.same_cost_params.value is not None
+    assert result.same_cost_params is not None
 
 
 def test_an_r_beyond_the_fitted_is_warned_of(published_fit):

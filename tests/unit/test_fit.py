@@ -277,6 +277,32 @@ def test_regressed_counting_needs_two_arms_a_width():
         fit(sweep(recurrences=(4,)), count_injection="regressed")
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    budgets=st.sets(st.sampled_from([1e17, 1e18, 4e18, 1.6e19]), min_size=1),
+    widths=st.sets(st.sampled_from([128, 448, 640, 1280]), min_size=1),
+    recurrences=st.sets(st.sampled_from([1, 2, 4, 8]), min_size=1),
+    noise=st.sampled_from([0.0, 0.003, 0.3]),
+    law=st.sampled_from(["additive", "coupled"]),
+    keep=st.floats(0.05, 1.0),
+    seed=st.integers(0, 5),
+)
+def test_any_valid_table_gets_an_answer(budgets, widths, recurrences, noise, law, keep, seed):
+    """Numbers that can be written as JSON, or null and a warning: never an exception."""
+    shape = {"budgets": budgets, "widths": widths, "recurrences": recurrences}
+    frame = sweep(noise=noise, seed=seed, **{k: tuple(sorted(v)) for k, v in shape.items()}).frame
+    frame = frame.sample(frac=keep, random_state=seed)
+    if frame.empty:
+        return
+    found = fit(load_runs(frame), law=law, bootstrap=50)
+    data = json.loads(found.to_json())
+    missing = [name for name, value in data["params"].items() if value is None]
+    for name in missing:
+        assert data["ci95"][name] is None
+        assert any(name in w for w in data["warnings"])
+    assert "φ" in found.report()
+
+
 def test_progress_is_told_and_ends(published):
     shares = []
     fit(published, bootstrap=50, on_progress=lambda stage, share: shares.append(share))

@@ -178,7 +178,8 @@ def _parameters(
         if identified and resamples:
             log = name in ("E", "A", "B", "gamma")
             low, high = resamples.interval(float(value), draws[name], log=log)
-            ci95[shown] = (float(np.exp(low)), float(np.exp(high))) if is_log else (low, high)
+            ends = (float(np.exp(low)), float(np.exp(high))) if is_log else (low, high)
+            ci95[shown] = ends if np.isfinite(ends).all() else None
     if problem.multiplicity.name == "power":
         params.setdefault("phi", None)
         ci95.setdefault("phi", None)

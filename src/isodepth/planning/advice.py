@@ -20,7 +20,7 @@ from isodepth.laws import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A number and its 95% interval; value None: the fit can't tell it."""
+    """An estimate and its 95% interval; value None: the fit can't tell it."""
 
     value: float | None
     ci95: Interval | None
@@ -33,26 +33,27 @@ class Equivalence:
     recurrences: int
     unique_params: int  # non-embedding parameters that the looped model holds
     equivalent_params: Quantity  # unlooped size of equal loss at equal tokens
-    same_cost_params: Quantity  # unlooped size of equal training FLOPs per token; exact
+    same_cost_params: float  # unlooped size of equal training FLOPs per token
     flops_per_token: float  # training FLOPs per token of the looped model
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """What `equivalent --json` prints."""
+        """What `equivalent --json` prints; exact numbers as they are, estimated ones with ci95."""
         return {
             "recurrences": self.recurrences,
-            "unique_params": {"value": self.unique_params, "ci95": None},
-            "equivalent_params": _quantity(self.equivalent_params),
-            "same_cost_params": _quantity(self.same_cost_params),
-            "flops_per_token": {"value": self.flops_per_token, "ci95": None},
+            "unique_params": self.unique_params,
+            "equivalent_params": {
+                "value": self.equivalent_params.value,
+                "ci95": None
+                if self.equivalent_params.ci95 is None
+                else [*self.equivalent_params.ci95],
+            },
+            "same_cost_params": self.same_cost_params,
+            "flops_per_token": self.flops_per_token,
             "assumptions": list(self.assumptions),
             "warnings": list(self.warnings),
         }
-
-
-def _quantity(q: Quantity) -> dict[str, object]:
-    return {"value": q.value, "ci95": None if q.ci95 is None else list(q.ci95)}
 
 
 def equivalent_to_width(
@@ -180,7 +181,7 @@ def _equivalence(
         recurrences=recurrences,
         unique_params=unique,
         equivalent_params=Quantity(value=value, ci95=ci95),
-        same_cost_params=Quantity(value=same_cost, ci95=None),
+        same_cost_params=same_cost,
         flops_per_token=flops,
         assumptions=(
             f"{fit.conventions.law} law, {fit.conventions.estimator} estimator, injection counted "

@@ -153,15 +153,15 @@ def isoflop_report(result: Isoflop) -> RenderableType:
 def equivalence_report(result: Equivalence) -> RenderableType:
     """What `isodepth equivalent` prints."""
     table = _table("size (non-embedding parameters)", "value", "95% interval")
-    equal, cost = result.equivalent_params, result.same_cost_params
+    equal = result.equivalent_params
     table.add_row("unique parameters", size_text(result.unique_params), "exact")
     table.add_row(
         "unlooped size of equal loss",
         "not identified" if equal.value is None else size_text(equal.value),
         "" if equal.ci95 is None else f"[{', '.join(size_text(x) for x in equal.ci95)}]",
     )
-    if cost.value is not None:
-        table.add_row("unlooped size of equal training cost", size_text(cost.value), "exact")
+    cost = size_text(result.same_cost_params)
+    table.add_row("unlooped size of equal training cost", cost, "exact")
     table.add_row("training FLOPs per token", f"{result.flops_per_token:.4g}", "exact")
     return Group(
         Text(f"One looped model at r = {result.recurrences}", style="bold"),
