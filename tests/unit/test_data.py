@@ -244,6 +244,7 @@ class TestSources:
         assert len(documents) > 400
         assert sum(map(len, documents)) > 8_000_000
         import argparse
+
         import test.support
 
         assert Path(argparse.__file__).read_text() in documents
