@@ -65,9 +65,7 @@ def split_depth(*, depth: int, recurrences: int, prelude: int = 2, coda: int = 2
 def injection_params(injection: Injection, *, width: int, recurrences: int, lanes: int = 2) -> int:
     """Parameters of the injection; for hyperconnections (N² + 2N) scalars per step."""
     if injection not in get_args(Injection):
-        raise InputError(
-            f"injection {injection!r} is not one of {', '.join(get_args(Injection))}"
-        )
+        raise InputError(f"injection {injection!r} is not one of {', '.join(get_args(Injection))}")
     if isinstance(lanes, bool) or not isinstance(lanes, int) or lanes < 1:
         raise InputError(f"lanes = {lanes!r} must be a whole number of at least 1")
     if recurrences == 1:
