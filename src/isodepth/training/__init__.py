@@ -1,5 +1,1 @@
-"""Train looped language models: data, sampler, checkpoints, trainer.
-
-Every module but `data`, `sampler`, `sources`, `tokens`, `packing`, `config`, `progress` and
-`commands` needs torch (the extra `train`); those may be imported without it.
-"""
+"""Training: data, optimiser, schedule, checkpoints and the trainer. Imports nothing by itself."""
