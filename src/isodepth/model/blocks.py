@@ -50,7 +50,7 @@ class Rotary(nn.Module):
         cos = self.cos[start:stop, None].to(x.dtype)
         sin = self.sin[start:stop, None].to(x.dtype)
         first, second = x.chunk(2, dim=-1)
-        return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 class Attention(nn.Module):
