@@ -21,7 +21,7 @@ FIRST_MICRO_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 16}
 VALIDATION_TOKENS = 1 << 13
 
 PEAK_SIZE = {"cpu": 1024, "cuda": 8192}  # rows of the square matrices that measure the peak
-PEAK_REPEATS = 8
+PEAK_REPEATS = 5
 
 
 class LossModel(Protocol):

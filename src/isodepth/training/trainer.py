@@ -99,7 +99,9 @@ def _choose_kernels(*, deterministic: bool) -> None:
     if deterministic:
         # cuBLAS repeats to the bit only with a workspace of fixed size (its documentation).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    # Asked only where it changes something: it loads all of torch's compiler, for over a second.
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)
 
 
 class _Session:
