@@ -1,6 +1,45 @@
 """isodepth: what is one recurrence of a looped language model worth?"""
 
-from isodepth.accounting import Account, account
-from isodepth.errors import InputError
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["Account", "InputError", "account"]
+if TYPE_CHECKING:
+    from isodepth.accounting import Account, account
+    from isodepth.errors import InputError
+    from isodepth.fitting import Fit, fit
+    from isodepth.isoflop import Isoflop, isoflop
+    from isodepth.runs import Runs, load_runs
+
+__all__ = [
+    "Account",
+    "Fit",
+    "InputError",
+    "Isoflop",
+    "Runs",
+    "account",
+    "fit",
+    "isoflop",
+    "load_runs",
+]
+
+# pandas and scipy take most of a second to import: a name is imported when it is first used
+_HOMES = {
+    "Account": "isodepth.accounting",
+    "account": "isodepth.accounting",
+    "InputError": "isodepth.errors",
+    "Fit": "isodepth.fitting",
+    "fit": "isodepth.fitting",
+    "Isoflop": "isodepth.isoflop",
+    "isoflop": "isodepth.isoflop",
+    "Runs": "isodepth.runs",
+    "load_runs": "isodepth.runs",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'isodepth' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    # importing isodepth.isoflop binds the module to this name: the function is what is meant
+    globals()[name] = value
+    return value

@@ -1,0 +1,268 @@
+"""The command line: parse, call one function, print. The contract is in docs/commands.md."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console, RenderableType
+from tyro.conf import Positional, arg
+
+from isodepth.errors import InputError
+
+RunsArgument = Annotated[
+    Positional[str],
+    arg(metavar="RUNS", help="CSV, Parquet or JSON Lines table, or the word 'published'"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command."""
+
+    json: Annotated[str | None, arg(metavar="PATH")] = None
+    """Write the result as JSON; '-' is standard output, which then holds nothing else."""
+    seed: int = 0
+    """Seed of everything random."""
+    quiet: bool = False
+    """Print no report and no progress."""
+
+    def deliver(self, result: dict[str, Any], report: RenderableType) -> None:
+        """Print the report, write the JSON."""
+        if not self.quiet and self.json != "-":
+            Console(width=None if sys.stdout.isatty() else 100).print(report)
+        if self.json is None:
+            return
+        text = json.dumps(result, allow_nan=False) + "\n"
+        if self.json == "-":
+            sys.stdout.write(text)
+            return
+        try:
+            Path(self.json).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.json} can't be written: {error.strerror}") from error
+
+    @contextmanager
+    def progress(self) -> Iterator[Any]:
+        """A bar on standard error; yields what `fit` takes as `on_progress`."""
+        if self.quiet:
+            yield None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("reading", total=1.0)
+            yield lambda stage, share: bar.update(task, description=stage, completed=share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(Common):
+    """How to fit."""
+
+    recipe: str | None = None
+    """Which recipe; by default 'baseline', or the only one."""
+    law: Literal["additive", "coupled"] = "additive"
+    """L = E + A·N_eff^(−α) + B·D^(−β), or E + (A·N_eff^(−α) + B·D^(−β))^γ."""
+    multiplicity: Literal["power", "free"] = "power"
+    """m(r) = r^φ, or an m of its own for every r."""
+    estimator: Literal["huber", "lsq"] = "huber"
+    """Loss of the log-loss residuals, summed."""
+    huber_delta: float = 1e-3
+    """Huber's threshold on log-loss residuals."""
+    count_injection: Literal["once", "rec", "none", "regressed"] = "once"
+    """Where the injection's parameters are counted."""
+    bootstrap: int = 1000
+    """Resamples behind the intervals; 0 for none."""
+
+    def fit(self, runs: Any) -> Any:
+        from isodepth.fitting import fit
+
+        with self.progress() as on_progress:
+            return fit(
+                runs,
+                recipe=self.recipe,
+                law=self.law,
+                multiplicity=self.multiplicity,
+                estimator=self.estimator,
+                count_injection=self.count_injection,
+                huber_delta=self.huber_delta,
+                bootstrap=self.bootstrap,
+                seed=self.seed,
+                on_progress=on_progress,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitCommand(FitOptions):
+    """Fit φ to a table of runs, with intervals and every diagnostic."""
+
+    runs: RunsArgument
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder for figures, the report and fit.json."""
+
+    def run(self) -> None:
+        from isodepth.report.tables import fit_report
+        from isodepth.runs import load_runs
+
+        table = load_runs(self.runs)
+        result = self.fit(table)
+        if self.out is not None:
+            from isodepth.report.folder import write_folder
+
+            write_folder(table, result, self.out)
+        self.deliver(result.to_dict(), fit_report(result))
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsoflopCommand(Common):
+    """Parabola minima of every (recipe, r, budget), and whether each is bracketed."""
+
+    runs: RunsArgument
+
+    def run(self) -> None:
+        from isodepth.isoflop import isoflop
+        from isodepth.report.tables import isoflop_report
+        from isodepth.runs import load_runs
+
+        result = isoflop(load_runs(self.runs))
+        self.deliver(result.to_dict(), isoflop_report(result))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A model's shape."""
+
+    depth: int = 20
+    """Effective depth: prelude + r · recurrent + coda blocks (2 and 2 outside the loop)."""
+    injection: Literal["linear", "additive", "passthrough", "hyperconnections"] = "linear"
+    """How the prelude's output enters each pass."""
+    lanes: int = 2
+    """Lanes of hyperconnections."""
+    backprop_last: int | None = None
+    """Passes that carry gradient; by default all."""
+    vocab: int = 32064
+    """Padded vocabulary."""
+    sequence_length: int = 2048
+    """Tokens in a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountCommand(Shape, Common):
+    """Parameters and training FLOPs per token of a looped architecture."""
+
+    width: int
+    """Model width."""
+    recurrences: Annotated[int, arg(aliases=["-r"])]
+    """Passes through the recurrent block."""
+
+    def run(self) -> None:
+        from isodepth.accounting import account
+        from isodepth.report.tables import account_report
+
+        result = account(
+            width=self.width,
+            recurrences=self.recurrences,
+            depth=self.depth,
+            injection=self.injection,
+            lanes=self.lanes,
+            backprop_last=self.backprop_last,
+            vocab=self.vocab,
+            sequence_length=self.sequence_length,
+        )
+        self.deliver(asdict(result), account_report(result))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EquivalentCommand(Shape, FitOptions):
+    """The unlooped sizes of equal loss and of equal training cost, with intervals."""
+
+    recurrences: Annotated[int, arg(aliases=["-r"])]
+    """Passes through the recurrent block."""
+    width: int | None = None
+    """Model width; or give the counts."""
+    n_once: int | None = None
+    """Parameters used once per token."""
+    n_rec: int | None = None
+    """Parameters of the shared block."""
+    n_inject: int | None = None
+    """Parameters of the injection; goes with the counts, 0 if not given."""
+    runs: str | None = None
+    """Run table to fit."""
+    fit_file: Annotated[str | None, arg(name="fit", metavar="FIT.json")] = None
+    """A fit written by `isodepth fit --json`."""
+
+    def run(self) -> None:
+        from isodepth.fitting import Fit
+        from isodepth.planning.advice import equivalent_to_counts, equivalent_to_width
+        from isodepth.report.tables import equivalence_report
+
+        if (self.runs is None) == (self.fit_file is None):
+            raise InputError("give either --runs or --fit")
+        counts = (self.n_once, self.n_rec)
+        by_counts = None not in counts
+        if (self.width is None) != by_counts or (not by_counts and counts != (None, None)):
+            raise InputError("give either --width, or both --n-once and --n-rec")
+        if self.n_inject is not None and not by_counts:
+            raise InputError("--n-inject goes with --n-once and --n-rec")
+        fit = self.fit(self.runs) if self.fit_file is None else Fit.load(self.fit_file)
+        if by_counts:
+            assert self.n_once is not None and self.n_rec is not None
+            result = equivalent_to_counts(
+                fit,
+                n_once=self.n_once,
+                n_rec=self.n_rec,
+                n_inject=self.n_inject or 0,
+                recurrences=self.recurrences,
+            )
+        else:
+            assert self.width is not None
+            result = equivalent_to_width(
+                fit,
+                width=self.width,
+                recurrences=self.recurrences,
+                depth=self.depth,
+                injection=self.injection,
+                lanes=self.lanes,
+                backprop_last=self.backprop_last,
+                vocab=self.vocab,
+                sequence_length=self.sequence_length,
+            )
+        self.deliver(result.to_dict(), equivalence_report(result))
+
+
+COMMANDS: dict[str, type[Any]] = {
+    "fit": FitCommand,
+    "isoflop": IsoflopCommand,
+    "equivalent": EquivalentCommand,
+    "account": AccountCommand,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns 0 done, 1 our fault, 2 the user's input."""
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="isodepth",
+        description="What is one recurrence of a looped language model worth?",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    try:
+        command.run()
+    except InputError as error:
+        print(f"isodepth: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

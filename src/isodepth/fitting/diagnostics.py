@@ -1,0 +1,266 @@
+"""Is the law right? Everything here is computed for every fit and printed beside φ.
+
+Likelihood comparisons (BIC) use least squares on log loss, where a likelihood is defined, whatever
+the estimator of the fit itself. Prediction errors use the fit's own estimator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from isodepth.fitting.estimate import Estimate, estimate, refit
+from isodepth.fitting.problem import LawName, MultiplicityName, Problem, replicate_sets
+from isodepth.laws import LAWS, MULTIPLICITIES, Array
+
+_STARTS = 16  # shared with a fit that differs in its estimator alone
+_NAMED = 5  # most influential runs listed
+_LEAST_BUDGETS = 3  # to leave one out and still see how loss falls with compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveCheck:
+    """Measured against drawn curvature of one iso-FLOP curve: loss = … + c·(log N)²."""
+
+    recurrences: int
+    budget_flops: float  # FLOPs
+    n_runs: int
+    mean_residual: float  # measured − law, nats
+    curvature: float  # measured, nats per (log N)²
+    curvature_law: float  # drawn by the law at the same runs
+    t: float  # of their difference, against the noise pooled over all curves
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureTest:
+    """Are iso-FLOP curves as steep as the law draws them?"""
+
+    groups: tuple[CurveCheck, ...]
+    noise: float  # pooled standard deviation about the parabolas, nats
+    degrees_of_freedom: int
+    steepness: float  # measured over drawn curvature, pooled over the groups
+    p_value: float  # of no difference in the pooled curvature
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormFit:
+    """One form (law and multiplicity) on the same runs."""
+
+    n_params: int
+    rmse: float  # nats, least squares
+    bic: float  # least squares on log loss; lower is better
+    leave_one_budget_out_rmse: float | None  # nats, over runs of budgets the fit did not see
+    phi: float | None
+    multiplicity: dict[str, float]  # r → m(r)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicates:
+    """Lack of fit against pure error (F test), where runs differ in their seed alone."""
+
+    n_sets: int
+    degrees_of_freedom: int
+    noise: float  # relative standard deviation of the loss between replicates
+    f: float
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Influence:
+    """How far φ moves when one run is left out."""
+
+    run_id: str
+    delta_phi: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LackOfFit:
+    """How the law's form stands up to the runs."""
+
+    curvature: CurvatureTest | None
+    laws: dict[str, FormFit]  # additive and coupled, with the fit's multiplicity
+    multiplicities: dict[str, FormFit]  # power and free, with the fit's law
+    replicates: Replicates | None
+    influence: tuple[Influence, ...]  # most influential first
+    max_abs_delta_phi: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extrapolation:
+    """The highest budget predicted by a fit to the lower ones."""
+
+    budget_flops: float  # FLOPs, the one held out
+    n_runs: int
+    rmse: float  # nats
+    mean_error: float  # predicted − measured, nats
+    phi: float | None  # of the fit that did not see it
+
+
+def lack_of_fit(problem: Problem, fitted: Estimate) -> LackOfFit:
+    """Every check of the law's form that these runs allow."""
+    own = (problem.law.name, problem.multiplicity.name)
+    forms: dict[tuple[str, str], FormFit] = {}
+
+    def form(law: str, multiplicity: str) -> FormFit:
+        key = (law, multiplicity)
+        if key not in forms:
+            forms[key] = _form(problem, law, multiplicity, fitted if key == own else None)
+        return forms[key]
+
+    influence = _influence(problem, fitted)
+    return LackOfFit(
+        curvature=curvature_test(problem, fitted.theta),
+        laws={law: form(law, own[1]) for law in LAWS},
+        multiplicities={m: form(own[0], m) for m in MULTIPLICITIES} if problem.eta_names else {},
+        replicates=_replicates(problem, fitted.theta),
+        influence=influence[:_NAMED],
+        max_abs_delta_phi=abs(influence[0].delta_phi) if influence else None,
+    )
+
+
+def extrapolation(problem: Problem, fitted: Estimate) -> Extrapolation | None:
+    """None where fewer than three budgets leave nothing to extrapolate from."""
+    budgets = problem.budgets
+    if budgets is None or np.unique(budgets).size < _LEAST_BUDGETS:
+        return None
+    highest = budgets == budgets.max()
+    theta = refit(problem, fitted, weights=(~highest)[None].astype(float), n_problems=1)
+    error = (problem.predict(theta)[0] - np.exp(problem.log_loss))[highest]
+    names = problem.theta_names
+    return Extrapolation(
+        budget_flops=float(budgets.max()),
+        n_runs=int(highest.sum()),
+        rmse=float(np.sqrt((error**2).mean())),
+        mean_error=float(error.mean()),
+        phi=float(theta[0, names.index("phi")]) if "phi" in names else None,
+    )
+
+
+def curvature_test(problem: Problem, theta: Array) -> CurvatureTest | None:
+    """Curvature of each iso-FLOP curve of three or more sizes; None where no noise can be read."""
+    if problem.budgets is None:
+        return None
+    frame = problem.frame
+    log_n = np.log((frame["n_once"] + frame["n_rec"] + frame["n_inject"]).to_numpy(dtype=float))
+    loss = np.exp(problem.log_loss)
+    drawn = problem.predict(theta)[0]
+    recurrences = frame["recurrences"].to_numpy(dtype=int)
+    rows_of, contrasts, squares, freedom = [], [], 0.0, 0
+    for label in np.unique(problem.groups):
+        rows = np.flatnonzero(problem.groups == label)
+        x = log_n[rows] - log_n[rows].mean()
+        if np.unique(np.round(x, 9)).size < 3:
+            continue
+        columns = np.vander(x, 3, increasing=True)
+        inverse = np.linalg.pinv(columns)
+        left = loss[rows] - columns @ (inverse @ loss[rows])
+        squares += float(left @ left)
+        freedom += len(rows) - 3
+        rows_of.append(rows)
+        contrasts.append(inverse[2])
+    if freedom == 0:
+        return None
+    noise = float(np.sqrt(squares / freedom))
+    checks = []
+    for rows, contrast in zip(rows_of, contrasts, strict=True):
+        measured, law = float(contrast @ loss[rows]), float(contrast @ drawn[rows])
+        checks.append(
+            CurveCheck(
+                recurrences=int(recurrences[rows[0]]),
+                budget_flops=float(problem.budgets[rows[0]]),
+                n_runs=len(rows),
+                mean_residual=float((loss[rows] - drawn[rows]).mean()),
+                curvature=measured,
+                curvature_law=law,
+                t=(measured - law) / (noise * float(np.sqrt(contrast @ contrast))),
+            )
+        )
+    # pooled with inverse-variance weights: long curves tell curvature far better than short ones
+    precision = np.array([1.0 / (c @ c) for c in contrasts])
+    gap = np.array([c.curvature - c.curvature_law for c in checks])
+    total_t = float((precision * gap).sum() / (noise * np.sqrt(precision.sum())))
+    measured_mean = float((precision * [c.curvature for c in checks]).sum())
+    law_mean = float((precision * [c.curvature_law for c in checks]).sum())
+    return CurvatureTest(
+        groups=tuple(checks),
+        noise=noise,
+        degrees_of_freedom=freedom,
+        steepness=measured_mean / law_mean,
+        p_value=float(2 * stats.t.sf(abs(total_t), freedom)),
+    )
+
+
+def _form(
+    problem: Problem, law: LawName | str, multiplicity: MultiplicityName | str, known: Estimate | None
+) -> FormFit:
+    """Least squares for the likelihood, the fit's own estimator for prediction."""
+    conventions = replace(problem.conventions, law=law, multiplicity=multiplicity)  # type: ignore[arg-type]
+    same = problem.with_conventions(conventions)
+    squares = problem.with_conventions(replace(conventions, estimator="lsq"))
+    own = known or estimate(same)
+    least = own if conventions.estimator == "lsq" else estimate(squares, own.starts[:_STARTS])
+    n, p = problem.n, len(squares.theta_names)
+    error = squares.predict(least.theta)[0] - np.exp(problem.log_loss)
+    eta = dict(zip(same.theta_names, own.theta, strict=True))
+    levels = np.unique(problem.frame["recurrences"].to_numpy(dtype=float))
+    log_m = own.theta[len(same.law.shape) :] @ same.multiplicity.columns(levels)
+    return FormFit(
+        n_params=p,
+        rmse=float(np.sqrt((error**2).mean())),
+        bic=float(n * np.log(max(2 * least.objective / n, 1e-300)) + p * np.log(n)),
+        leave_one_budget_out_rmse=_leave_one_budget_out(same, own),
+        phi=float(eta["phi"]) if "phi" in eta else None,
+        multiplicity={
+            f"{r:g}": float(np.exp(m))
+            for r, m in zip(levels, log_m, strict=True)
+            if r > 1 and same.eta_names
+        },
+    )
+
+
+def _leave_one_budget_out(problem: Problem, fitted: Estimate) -> float | None:
+    budgets = problem.budgets
+    if budgets is None or np.unique(budgets).size < _LEAST_BUDGETS:
+        return None
+    out = budgets[None, :] == np.unique(budgets)[:, None]
+    theta = refit(problem, fitted, weights=(~out).astype(float), n_problems=len(out))
+    error = problem.predict(theta) - np.exp(problem.log_loss)
+    return float(np.sqrt((error[out] ** 2).mean()))
+
+
+def _influence(problem: Problem, fitted: Estimate) -> tuple[Influence, ...]:
+    if "phi" not in problem.theta_names or problem.n <= fitted.theta.size + 1:
+        return ()
+    at = problem.theta_names.index("phi")
+    theta = refit(problem, fitted, weights=1.0 - np.eye(problem.n), n_problems=problem.n)
+    delta = theta[:, at] - fitted.theta[at]
+    order = np.argsort(-np.abs(delta), kind="stable")
+    ids = problem.frame["run_id"].tolist()
+    return tuple(Influence(run_id=str(ids[i]), delta_phi=float(delta[i])) for i in order)
+
+
+def _replicates(problem: Problem, theta: Array) -> Replicates | None:
+    sets = replicate_sets(problem.frame)
+    freedom = sum(len(rows) - 1 for rows in sets)
+    lack_freedom = problem.n - freedom - theta.size
+    if freedom == 0 or lack_freedom < 1:
+        return None
+    y = problem.log_loss
+    pure = sum(float(((y[rows] - y[rows].mean()) ** 2).sum()) for rows in sets)
+    residual = float(((y - np.log(problem.predict(theta)[0])) ** 2).sum())
+    noise = float(np.sqrt(pure / freedom))
+    if noise == 0.0:
+        return None
+    f = max(residual - pure, 0.0) / lack_freedom / (pure / freedom)
+    return Replicates(
+        n_sets=len(sets),
+        degrees_of_freedom=freedom,
+        noise=noise,
+        f=f,
+        p_value=float(stats.f.sf(f, lack_freedom, freedom)),
+    )

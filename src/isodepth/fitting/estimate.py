@@ -1,0 +1,82 @@
+"""The global optimum of one problem, and how sure the search is that it is global."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isodepth.fitting.problem import Problem
+from isodepth.fitting.seeds import seeds
+from isodepth.fitting.solver import minimise
+from isodepth.laws import Array
+
+_ROUGH_STEPS = 60
+_LEADERS = 8
+_RESTARTS = 8
+_SAME = 1e-6  # relative difference of objectives up to which two starts found the same optimum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The best optimum found from many starts."""
+
+    theta: Array  # (p,)
+    objective: float  # summed over runs
+    converged: bool
+    gradient_norm: float  # ‖∇F‖₂ in θ
+    n_starts: int
+    n_starts_agreeing: int  # starts that ended within 1e-6 (relative) of the best objective
+    starts: Array  # (K, p) the seeds, best first: where a resample that fails starts again
+
+
+def estimate(problem: Problem, starts: Array | None = None) -> Estimate:
+    """Seed densely, polish every seed on the exact objective, keep the best.
+
+    starts (K, p): seeds known from a nearly equal problem (another estimator or count).
+    """
+    if starts is None:
+        starts = seeds(problem)
+    batch = problem.batch()
+    rough = minimise(batch, starts, max_steps=_ROUGH_STEPS)
+    # only the leaders are worth the many steps that a start in a long valley takes
+    leaders = np.argsort(rough.objective, kind="stable")[:_LEADERS]
+    found = minimise(batch, rough.theta[leaders])
+    objectives = np.append(np.delete(rough.objective, leaders), found.objective)
+    best = int(np.argmin(found.objective))
+    agreeing = objectives <= found.objective[best] * (1.0 + _SAME) + 1e-18
+    return Estimate(
+        theta=found.theta[best],
+        objective=float(found.objective[best]),
+        converged=bool(found.converged[best]),
+        gradient_norm=float(found.gradient_norm[best]),
+        n_starts=len(starts),
+        n_starts_agreeing=int(agreeing.sum()),
+        starts=starts,
+    )
+
+
+def refit(
+    problem: Problem,
+    around: Estimate,
+    *,
+    weights: Array | None = None,
+    log_loss: Array | None = None,
+    n_problems: int,
+) -> Array:
+    """θ (K, p) of K variations of a fitted problem: reweighted runs (K, n) or other data (K, n).
+
+    All start at the estimate and advance together; those that don't converge start again from
+    the estimate's best seeds.
+    """
+    batch = problem.batch(log_loss)
+    found = minimise(batch, np.repeat(around.theta[None], n_problems, axis=0), weights)
+    theta = found.theta
+    for k in np.flatnonzero(~found.converged):
+        w = None if weights is None else weights[k]
+        y = None if log_loss is None else log_loss[k]
+        again = minimise(problem.batch(y), around.starts[:_RESTARTS], w)
+        best = int(np.argmin(again.objective))
+        if again.objective[best] < found.objective[k]:
+            theta[k] = again.theta[best]
+    return theta

@@ -1,0 +1,276 @@
+"""`fit`: from a run table to a number that can be published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isodepth.counting import COUNTINGS, Counting, why_not_regressed
+from isodepth.errors import InputError
+from isodepth.fitting.diagnostics import Extrapolation, LackOfFit, extrapolation, lack_of_fit
+from isodepth.fitting.estimate import Estimate, estimate
+from isodepth.fitting.identify import Identified, identify, tokens_follow_size
+from isodepth.fitting.problem import Conventions, Problem, build
+from isodepth.fitting.result import Fit, FittedLaw, Interval
+from isodepth.fitting.uncertainty import Profile, Resamples, profile, resample
+from isodepth.fitting.warn import warnings_of
+from isodepth.laws import LAWS, Array
+from isodepth.runs import Runs, load_runs
+
+DEFAULT_RESAMPLES = 1000
+_SENSITIVITY_RESAMPLES = 200
+_SENSITIVITY_STARTS = 16
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """φ under one combination of law, estimator and counting convention."""
+
+    law: str
+    estimator: str
+    count_injection: str
+    phi: float | None
+    ci95: Interval | None
+
+
+def fit(
+    runs: Runs | str | Path | pd.DataFrame,
+    *,
+    recipe: str | None = None,
+    law: str = "additive",
+    multiplicity: str = "power",
+    estimator: str = "huber",
+    count_injection: Counting = "once",
+    huber_delta: float = 1e-3,
+    bootstrap: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Fit:
+    """Fit a loss law to one recipe of a run table, with intervals and every diagnostic.
+
+    Parameters
+    ----------
+    runs: a table from `load_runs`, or what `load_runs` takes.
+    recipe: which recipe; None: `baseline` if there is one, else the only one. A recipe without
+        r = 1 runs borrows the baseline's at the budgets that it was run at.
+    law: `additive` L = E + A·N_eff^−α + B·D^−β (arXiv 2604.21106), or `coupled`
+        L = E + (A·N_eff^−α + B·D^−β)^γ; N_eff = N_once + m(r)·N_rec.
+    multiplicity: `power` m = r^φ, or `free`, an m of its own for every r.
+    estimator: `huber` (Hoffmann et al. 2203.15556 with the corrections of Besiroglu et al.
+        2404.10102: residuals of log loss, summed) or `lsq`, least squares of the same residuals.
+    count_injection: `once`, `rec`, `none` or `regressed`.
+    huber_delta: Huber's threshold on log-loss residuals.
+    bootstrap: resamples behind the intervals; 0 for none.
+    seed: of the resampling.
+    on_progress: called with a stage's name and the share of the whole that is done.
+
+    Raises InputError for an unusable table or choice.
+    """
+    table = runs if isinstance(runs, Runs) else load_runs(runs)
+    if isinstance(bootstrap, bool) or bootstrap < 0 or 0 < bootstrap < 50:
+        raise InputError(f"bootstrap = {bootstrap} must be 0 or at least 50 resamples")
+    conventions = Conventions(
+        law=law,  # type: ignore[arg-type]
+        multiplicity=multiplicity,  # type: ignore[arg-type]
+        estimator=estimator,  # type: ignore[arg-type]
+        count_injection=count_injection,
+        huber_delta=huber_delta,
+    )
+    step = on_progress or (lambda stage, share: None)
+    recipe = table.choose(recipe)
+    rows, borrowed = table.of_recipe(recipe)
+    used = rows[rows["status"] == "done"]
+    if used.empty:
+        raise InputError(f"{table.source}: recipe {recipe!r} has no finished run to fit")
+    problem = build(used, conventions)
+
+    step("optimum", 0.0)
+    best = estimate(problem)
+    known = identify(problem, best.theta)
+    step("resamples", 0.1)
+    resamples = resample(problem, best, bootstrap, seed) if bootstrap else None
+    step("profile", 0.4)
+    curve = _profile(problem, best, known, resamples)
+    step("diagnostics", 0.45)
+    lack = lack_of_fit(problem, best)
+    ahead = extrapolation(problem, best)
+    step("sensitivity", 0.65)
+    alternatives = _sensitivity(problem, best, known, seed, bool(bootstrap))
+    step("done", 1.0)
+
+    params, ci95 = _parameters(problem, best, known, resamples)
+    drawn = problem.predict(best.theta)[0]
+    loss = np.exp(problem.log_loss)
+    result = Fit(
+        recipe=recipe,
+        source=table.source,
+        checksum=table.checksum,
+        version=version("isodepth"),
+        n_runs=problem.n,
+        n_excluded=len(rows) - len(used),
+        borrowed_unlooped_from=borrowed,
+        conventions=conventions,
+        weighting=problem.weighting,
+        seed=seed,
+        params=params,
+        ci95=ci95,
+        interval_method=_method(problem, resamples),
+        n_resamples=bootstrap,
+        profile_phi=None if curve is None else _profile_dict(curve),
+        r2=float(1.0 - ((loss - drawn) ** 2).sum() / max(((loss - loss.mean()) ** 2).sum(), 1e-300)),
+        rmse=float(np.sqrt(((loss - drawn) ** 2).mean())),
+        objective=best.objective,
+        gradient_norm=best.gradient_norm,
+        converged=best.converged,
+        n_starts=best.n_starts,
+        n_starts_agreeing=best.n_starts_agreeing,
+        lack_of_fit=lack.to_dict(),
+        sensitivity=[asdict(a) for a in alternatives],
+        extrapolation=None if ahead is None else asdict(ahead),
+        warnings=[],
+        notes=[*table.notes, *_notes(problem, borrowed)],
+        fitted=FittedLaw(
+            law=problem.law.name,
+            multiplicity=problem.multiplicity.name,
+            levels=tuple(float(r) for r in np.unique(problem.frame["recurrences"])),
+            theta_names=problem.theta_names,
+            theta=best.theta,
+            log_n0=problem.design.log_n0,
+            log_d0=problem.design.log_d0,
+            resamples=resamples,
+        ),
+    )
+    return replace(
+        result,
+        warnings=warnings_of(
+            result, problem, known, lack, ahead, tied=tokens_follow_size(problem)
+        ),
+    )
+
+
+def _parameters(
+    problem: Problem, best: Estimate, known: Identified, resamples: Resamples | None
+) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
+    """Reported parameters and their intervals; None for what the runs can't tell."""
+    values = {k: v[0] for k, v in problem.law.raw(best.theta[None], problem.design).items()}
+    draws: dict[str, Array] = (
+        problem.law.raw(resamples.theta, problem.design) if resamples else {}
+    )
+    at = len(problem.law.shape)
+    for i, name in enumerate(problem.eta_names):
+        values[name] = best.theta[at + i]
+        if resamples:
+            draws[name] = resamples.theta[:, at + i]
+    params: dict[str, float | None] = {}
+    ci95: dict[str, Interval | None] = {}
+    for name, value in values.items():
+        # an m(r) is fitted as its logarithm and reported as itself
+        shown = f"m{name.removeprefix('log_m')}" if name.startswith("log_m") else name
+        identified = name in known.names
+        is_log = name.startswith("log_m")
+        params[shown] = float(np.exp(value) if is_log else value) if identified else None
+        ci95[shown] = None
+        if identified and resamples:
+            log = name in ("E", "A", "B", "gamma")
+            low, high = resamples.interval(float(value), draws[name], log=log)
+            ci95[shown] = (float(np.exp(low)), float(np.exp(high))) if is_log else (low, high)
+    if problem.multiplicity.name == "power":
+        params.setdefault("phi", None)
+        ci95.setdefault("phi", None)
+    return params, ci95
+
+
+def _profile(
+    problem: Problem, best: Estimate, known: Identified, resamples: Resamples | None
+) -> Profile | None:
+    if "phi" not in known.names:
+        return None
+    error = known.standard_errors["phi"]
+    if resamples:
+        error = max(error, resamples.standard_error(resamples.theta[:, len(problem.law.shape)]))
+    return profile(problem, best, "phi", error)
+
+
+def _profile_dict(curve: Profile) -> dict[str, object]:
+    return {
+        "ci95": list(curve.interval),
+        "values": curve.values.tolist(),
+        "objective": curve.objective.tolist(),
+        "threshold": curve.threshold,
+    }
+
+
+def _sensitivity(
+    problem: Problem, best: Estimate, known: Identified, seed: int, with_intervals: bool
+) -> list[Alternative]:
+    """φ under every law × estimator × counting convention that these runs allow, r^φ throughout."""
+    if not problem.eta_names or (
+        problem.multiplicity.name == "power" and "phi" not in known.names
+    ):
+        return []
+    found = []
+    starts: dict[str, Array] = {}
+    for conventions in _conventions(problem):
+        if conventions == problem.conventions:
+            other, around = problem, best
+        else:
+            other = problem.with_conventions(conventions)
+            around = estimate(other, starts.get(conventions.law))
+        starts.setdefault(conventions.law, around.starts[:_SENSITIVITY_STARTS])
+        identified = identify(other, around.theta)
+        at = other.theta_names.index("phi")
+        value, ci95 = None, None
+        if "phi" in identified.names:
+            value = float(around.theta[at])
+            if with_intervals:
+                drawn = resample(other, around, _SENSITIVITY_RESAMPLES, seed)
+                ci95 = drawn.interval(value, drawn.theta[:, at])
+        found.append(
+            Alternative(
+                law=conventions.law,
+                estimator=conventions.estimator,
+                count_injection=conventions.count_injection,
+                phi=value,
+                ci95=ci95,
+            )
+        )
+    return found
+
+
+def _conventions(problem: Problem) -> Iterator[Conventions]:
+    for law in LAWS:
+        for estimator in ("huber", "lsq"):
+            for counting in COUNTINGS:
+                if counting == "regressed" and why_not_regressed(problem.frame):
+                    continue
+                yield replace(
+                    problem.conventions,
+                    law=law,  # type: ignore[arg-type]
+                    estimator=estimator,
+                    count_injection=counting,  # type: ignore[arg-type]
+                    multiplicity="power",
+                )
+
+
+def _method(problem: Problem, resamples: Resamples | None) -> str:
+    if resamples is None:
+        return "none (no resamples)"
+    units = "(recipe, r, budget) groups" if problem.budgets is not None else "runs"
+    return (
+        f"bootstrap over {resamples.n_units} {units}: standard error × Student's t, "
+        f"{resamples.freedom} degrees of freedom"
+    )
+
+
+def _notes(problem: Problem, borrowed: str | None) -> list[str]:
+    if borrowed is None:
+        return []
+    count = int((problem.frame["recipe"] == borrowed).sum())
+    return [f"this recipe has no r = 1 runs of its own: it uses {count} of {borrowed}'s"]

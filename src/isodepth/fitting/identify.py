@@ -1,0 +1,169 @@
+"""Which parameters a design can tell, and why it can't tell the others.
+
+Two tests. The first looks at the runs: with one budget, one width, or one r, some parameters never
+vary apart whatever the losses are. The second looks at the fit: a parameter whose standard error
+(from the Jacobian, at the residuals' spread but no less than 0.1% of the loss, about what two
+seeds differ by) is too large to say anything is not identified either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isodepth.fitting.problem import Problem
+from isodepth.laws import Array
+
+NOISE_FLOOR = 1e-3  # relative noise of a loss below which no standard error is believed
+_LARGEST_SE_PHI = 0.5  # the interval then spans "worth nothing" to "worth a block" twice over
+_LARGEST_SE_LOG = 1.0  # a coefficient known to no better than a factor e
+_TIED = 1e-4  # share of log D's variation that log N leaves unexplained where they are tied
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identified:
+    """Names of reported parameters that the runs identify, and a sentence for each that isn't."""
+
+    names: frozenset[str]
+    missing: dict[str, str]  # parameter → why
+    standard_errors: dict[str, float]  # of θ, by θ's names
+
+
+def identify(problem: Problem, theta: Array) -> Identified:
+    """What the fit at theta (p,) can be asked for."""
+    errors = dict(zip(problem.theta_names, standard_errors(problem, theta), strict=True))
+    reported = [*problem.law.raw(theta[None], problem.design), *problem.eta_names]
+    if "phi" not in reported and problem.multiplicity.name == "power":
+        reported.append("phi")
+    missing = _structural(problem, reported)
+    for name, why in _numerical(problem, theta, errors).items():
+        missing.setdefault(name, why)
+    return Identified(
+        names=frozenset(reported) - frozenset(missing), missing=missing, standard_errors=errors
+    )
+
+
+def standard_errors(problem: Problem, theta: Array) -> Array:
+    """Standard error of each θ (p,) from the Jacobian; inf along directions no run constrains."""
+    at = problem.law.evaluate(theta[None], problem.design)
+    jac = at.jacobian[0] * problem.scale
+    residual = problem.scale * (at.log_loss[0] - problem.log_loss)
+    freedom = max(problem.n - theta.size, 1)
+    sigma = max(float(np.sqrt((residual**2).sum() / freedom)), NOISE_FLOOR)
+    size = np.sqrt((jac**2).sum(axis=1)) + 1e-300
+    values, vectors = np.linalg.eigh((jac / size[:, None]) @ (jac / size[:, None]).T)
+    lost = values < 1e-13 * values[-1]
+    variance = ((vectors**2)[:, ~lost] / values[~lost]).sum(axis=1)
+    variance = np.where((vectors**2)[:, lost].sum(axis=1) > 1e-6, np.inf, variance)
+    return np.asarray(sigma * np.sqrt(variance) / size)
+
+
+def _structural(problem: Problem, reported: list[str]) -> dict[str, str]:
+    """Parameters that this set of runs can't tell whatever its losses, with the reason."""
+    frame = problem.frame
+    shape = [name for name in reported if not _is_multiplicity(name)]
+    eta = [name for name in reported if _is_multiplicity(name)]
+    missing: dict[str, str] = {}
+
+    def mark(names: list[str], why: str) -> None:
+        for name in names:
+            missing.setdefault(name, why)
+
+    recurrences = np.unique(frame["recurrences"])
+    if recurrences.size == 1:
+        only = recurrences[0]
+        mark(eta, f"every run has r = {only:g}; telling what a recurrence is worth takes two values of r")
+        if only > 1:
+            mark(["A"], f"every run has r = {only:g}, so A and φ can't be told apart")
+    sizes = np.unique(problem.design.n_once + problem.design.n_rec)
+    unlooped = frame["n_once"] + frame["n_rec"] * frame["recurrences"]
+    if "width" in frame and frame["width"].notna().all():
+        one_size = frame["width"].nunique() == 1
+    else:
+        one_size = unlooped.max() / unlooped.min() < 1.05
+    if one_size or sizes.size == 1:
+        tied = [name for name in ("E", "A", "alpha", "gamma") if name in shape]
+        mark(tied + eta, "every run has one width, so how the loss falls with size is not seen")
+    tokens = frame["tokens"]
+    if tokens.max() / tokens.min() < 1.05:
+        mark(
+            [name for name in ("E", "B", "beta", "gamma") if name in shape],
+            "every run has the same number of tokens, so how the loss falls with tokens is not seen",
+        )
+    elif problem.budgets is not None and np.unique(problem.budgets).size == 1:
+        mark(
+            shape + eta,
+            "every run has one FLOP budget, so tokens follow from size and the two terms of the "
+            "law can't be told apart",
+        )
+    elif recurrences.size == 1 and tokens_follow_size(problem):
+        mark(shape, "tokens are proportional to parameters, so the law's two terms can't be told apart")
+    return missing
+
+
+def tokens_follow_size(problem: Problem) -> bool:
+    """Whether log D is a straight line in log N (unique parameters) over all runs."""
+    frame = problem.frame
+    log_n = np.log((frame["n_once"] + frame["n_rec"]).to_numpy(dtype=float))
+    log_d = problem.design.log_tokens
+    columns = np.stack([np.ones_like(log_n), log_n], axis=1)
+    left = log_d - columns @ np.linalg.lstsq(columns, log_d, rcond=None)[0]
+    spread = float(((log_d - log_d.mean()) ** 2).sum())
+    return float((left**2).sum()) <= _TIED * spread
+
+
+def _numerical(problem: Problem, theta: Array, errors: dict[str, float]) -> dict[str, str]:
+    """Parameters whose standard error at the optimum leaves nothing to report."""
+    at = dict(zip(problem.theta_names, theta, strict=True))
+    shape = problem.law.shape
+    log_e, log_a, alpha, log_b, beta = shape[:5]
+    missing: dict[str, str] = {}
+    few = problem.n <= theta.size
+
+    def judge(name: str, limit: float, *thetas: str) -> None:
+        worst = max(errors[t] for t in thetas)
+        if few:
+            missing[name] = f"{problem.n} runs can't hold {theta.size} parameters"
+        elif worst > limit:
+            size = "without bound" if not np.isfinite(worst) or worst > 1e3 else f"{worst:.2g}"
+            missing[name] = f"the runs leave it open (standard error {size})"
+
+    judge("E", _LARGEST_SE_LOG, log_e)
+    for exponent, name in ((alpha, "alpha"), (beta, "beta")):
+        judge(name, max(abs(at[exponent]), 1e-9), exponent)
+    judge("A", _LARGEST_SE_LOG, log_a)
+    judge("B", _LARGEST_SE_LOG, log_b)
+    for coefficient, name in (("A", "alpha"), ("B", "beta")):
+        if name in missing:
+            missing.setdefault(coefficient, missing[name])
+    if "log_gamma" in shape:
+        judge("gamma", _LARGEST_SE_LOG, "log_gamma")
+    for name in problem.eta_names:
+        judge(name, _LARGEST_SE_PHI, name)
+    lowest, highest = problem.bounds
+    for i, name in enumerate(problem.theta_names):
+        if theta[i] <= lowest[i] + 1e-6 or theta[i] >= highest[i] - 1e-6:
+            for reported in _REPORTED.get(name, (name,)):
+                missing[reported] = "the fit ran to the end of its range"
+    if at[log_e] <= lowest[0] + 5.0:
+        missing["E"] = "the fit ran to E = 0: these runs show no floor"
+    return missing
+
+
+def _is_multiplicity(name: str) -> bool:
+    return name == "phi" or name.startswith("log_m")
+
+
+_REPORTED = {
+    "log_E": ("E",),
+    "log_A0": ("A",),
+    "alpha": ("alpha", "A"),
+    "log_B0": ("B",),
+    "beta": ("beta", "B"),
+    "gamma_log_A0": ("A",),
+    "gamma_alpha": ("alpha", "A"),
+    "gamma_log_B0": ("B",),
+    "gamma_beta": ("beta", "B"),
+    "log_gamma": ("gamma",),
+}

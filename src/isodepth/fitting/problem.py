@@ -1,0 +1,199 @@
+"""What is fitted: runs turned into arrays, under stated conventions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from isodepth.counting import COUNTINGS, Counting, count
+from isodepth.errors import InputError
+from isodepth.fitting.solver import Batch
+from isodepth.laws import ETA_BOUNDS, LAWS, MULTIPLICITIES, Array, Design, Law, Multiplicity
+
+Estimator = Literal["huber", "lsq"]
+LawName = Literal["additive", "coupled"]
+MultiplicityName = Literal["power", "free"]
+_BUDGET_GAP = 0.05  # runs whose FLOPs lie closer than this (relative) share a budget
+_LEAST_REPLICATE_FREEDOM = 8  # degrees of freedom a budget's replicates need to weight its runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conventions:
+    """Every choice that moves φ, printed beside it."""
+
+    law: LawName = "additive"
+    multiplicity: MultiplicityName = "power"
+    estimator: Estimator = "huber"
+    count_injection: Counting = "once"
+    huber_delta: float = 1e-3  # on log-loss residuals
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("law", self.law, tuple(LAWS)),
+            ("multiplicity", self.multiplicity, tuple(MULTIPLICITIES)),
+            ("estimator", self.estimator, get_args(Estimator)),
+            ("count_injection", self.count_injection, tuple(COUNTINGS)),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+        if not (np.isfinite(self.huber_delta) and self.huber_delta > 0):
+            raise InputError(f"huber_delta = {self.huber_delta!r} must be a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One law to fit to one recipe's finished runs."""
+
+    conventions: Conventions
+    law: Law
+    multiplicity: Multiplicity
+    design: Design
+    frame: pd.DataFrame  # the n runs, in the order of every array
+    log_loss: Array  # (n,) log of nats per token
+    scale: Array  # (n,) 1 / relative noise, geometric mean 1
+    weighting: str  # where `scale` comes from, in words
+    groups: Array  # (n,) int: the (recipe, r, budget) group, whose runs may share noise
+    budgets: Array | None  # (n,) FLOPs of each run's iso-FLOP group, where known
+
+    @property
+    def n(self) -> int:
+        return int(self.log_loss.size)
+
+    @property
+    def eta_names(self) -> tuple[str, ...]:
+        return self.multiplicity.names(self.frame["recurrences"].to_numpy(dtype=float))
+
+    @property
+    def theta_names(self) -> tuple[str, ...]:
+        return self.law.shape + self.eta_names
+
+    @property
+    def bounds(self) -> Array:
+        """(2, p)."""
+        return np.array([*self.law.bounds, *[ETA_BOUNDS] * len(self.eta_names)]).T
+
+    @property
+    def delta(self) -> float:
+        return self.conventions.huber_delta if self.conventions.estimator == "huber" else np.inf
+
+    def batch(self, log_loss: Array | None = None) -> Batch:
+        """The solver's view; log_loss (n,) or (K, n) stands in for the measured one."""
+        return Batch(
+            law=self.law,
+            design=self.design,
+            log_loss=self.log_loss if log_loss is None else log_loss,
+            scale=self.scale,
+            delta=self.delta,
+            bounds=self.bounds,
+        )
+
+    def with_conventions(self, conventions: Conventions) -> Problem:
+        """The same runs under other conventions."""
+        return build(self.frame, conventions)
+
+    def predict(self, theta: Array) -> Array:
+        """Loss at theta (K, p) → (K, n), nats per token."""
+        return np.exp(self.law.log_loss(np.atleast_2d(theta), self.design))
+
+
+def build(frame: pd.DataFrame, conventions: Conventions) -> Problem:
+    """The problem that a frame of finished runs of one recipe poses.
+
+    Raises InputError where there is nothing to fit or the counting convention can't be applied.
+    """
+    frame = frame.reset_index(drop=True)
+    if frame.empty:
+        raise InputError("no finished run with a finite loss is left to fit")
+    multiplicity = MULTIPLICITIES[conventions.multiplicity]
+    n_once, n_rec = count(frame, conventions.count_injection)
+    r = frame["recurrences"].to_numpy(dtype=float)
+    log_tokens = np.log(frame["tokens"].to_numpy(dtype=float))
+    design = Design(
+        n_once=n_once,
+        n_rec=n_rec,
+        z=multiplicity.columns(r),
+        log_tokens=log_tokens,
+        log_n0=float(np.log(n_once + n_rec).mean()),
+        log_d0=float(log_tokens.mean()),
+    )
+    budgets = budgets_of(frame)
+    scale, weighting = _weights(frame, budgets)
+    return Problem(
+        conventions=conventions,
+        law=LAWS[conventions.law],
+        multiplicity=multiplicity,
+        design=design,
+        frame=frame,
+        log_loss=np.log(frame["loss"].to_numpy(dtype=float)),
+        scale=scale,
+        weighting=weighting,
+        groups=_groups(frame, budgets),
+        budgets=budgets,
+    )
+
+
+def budgets_of(frame: pd.DataFrame) -> Array | None:
+    """Each run's iso-FLOP budget [FLOPs]: `budget_flops`, else runs whose FLOPs agree to 5%."""
+    if "budget_flops" in frame and frame["budget_flops"].notna().all():
+        return frame["budget_flops"].to_numpy(dtype=float)
+    if "flops" not in frame or frame["flops"].isna().any():
+        return None
+    log_flops = np.log(frame["flops"].to_numpy(dtype=float))
+    order = np.argsort(log_flops, kind="stable")
+    label = np.empty(log_flops.size, dtype=int)
+    label[order] = np.concatenate([[0], np.cumsum(np.diff(log_flops[order]) > _BUDGET_GAP)])
+    means = np.array([np.exp(log_flops[label == k].mean()) for k in range(label.max() + 1)])
+    return means[label]
+
+
+def _groups(frame: pd.DataFrame, budgets: Array | None) -> Array:
+    """Labels of the (recipe, r, budget) groups; without budgets every run is its own group."""
+    if budgets is None:
+        return np.arange(len(frame))
+    keys = pd.DataFrame(
+        {"recipe": frame["recipe"], "r": frame["recurrences"], "budget": budgets}
+    )
+    return keys.groupby(["recipe", "r", "budget"], sort=False).ngroup().to_numpy()
+
+
+def _weights(frame: pd.DataFrame, budgets: Array | None) -> tuple[Array, str]:
+    """Residual multipliers and their source: `loss_stderr`, else replicates, else none."""
+    ones = np.ones(len(frame))
+    if "loss_stderr" in frame and frame["loss_stderr"].notna().any():
+        given = frame["loss_stderr"].notna()
+        if not given.all():
+            return ones, f"equal: loss_stderr is given for {given.sum()} of {len(frame)} runs only"
+        relative = (frame["loss_stderr"] / frame["loss"]).to_numpy(dtype=float)
+        return _inverse(relative), "1 / loss_stderr"
+    sets = replicate_sets(frame)
+    if budgets is None or len(sets) == 0:
+        return ones, "equal"
+    log_loss = np.log(frame["loss"].to_numpy(dtype=float))
+    noise = np.empty(len(frame))
+    for budget in np.unique(budgets):
+        at = [rows for rows in sets if budgets[rows[0]] == budget]
+        freedom = sum(len(rows) - 1 for rows in at)
+        if freedom < _LEAST_REPLICATE_FREEDOM:
+            return ones, "equal"
+        spread = sum(float(((log_loss[rows] - log_loss[rows].mean()) ** 2).sum()) for rows in at)
+        noise[budgets == budget] = np.sqrt(spread / freedom)
+    if not (noise > 0).all():
+        return ones, "equal"
+    return _inverse(noise), "1 / spread of the replicates at each budget"
+
+
+def _inverse(noise: Array) -> Array:
+    return np.exp(np.log(noise).mean() - np.log(noise))
+
+
+def replicate_sets(frame: pd.DataFrame) -> list[NDArrayInt]:
+    """Row numbers of runs that differ in nothing but their seed, sets of two or more."""
+    keys = ["recipe", "recurrences", "n_once", "n_rec", "n_inject", "tokens"]
+    sets = frame.groupby(keys, sort=False).indices.values()
+    return [np.sort(rows) for rows in sets if len(rows) > 1]
+
+
+NDArrayInt = np.ndarray[tuple[int, ...], np.dtype[np.int64]]

@@ -1,0 +1,130 @@
+"""What a reader must know before publishing a fit, in plain sentences bound to its numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isodepth.fitting.diagnostics import Extrapolation, LackOfFit
+from isodepth.fitting.identify import Identified
+from isodepth.fitting.problem import Problem
+from isodepth.fitting.result import Fit
+
+_BIC = 10.0  # "very strong" evidence (Kass & Raftery 1995)
+_P = 0.01
+_FEW_AGREE = 3
+_FEW_GROUPS = 12  # the smallest count at which coverage was measured (docs/coverage.md)
+
+
+def warnings_of(
+    fit: Fit,
+    problem: Problem,
+    known: Identified,
+    lack: LackOfFit,
+    ahead: Extrapolation | None,
+    *,
+    tied: bool,
+) -> list[str]:
+    """Sentences, the gravest first."""
+    said: list[str] = []
+    by_reason: dict[str, list[str]] = {}
+    for name, why in known.missing.items():
+        by_reason.setdefault(why, []).append(name.replace("log_m", "m"))
+    for why, names in by_reason.items():
+        verb = "is" if len(names) == 1 else "are"
+        said.append(f"{', '.join(names)} {verb} not identified: {why}")
+    if not fit.converged:
+        said.append("the optimiser did not converge: treat no number of this fit as final")
+    if fit.n_starts_agreeing < _FEW_AGREE:
+        said.append(
+            f"only {fit.n_starts_agreeing} of {fit.n_starts} starts reached the best optimum: it "
+            "may not be the global one"
+        )
+    if problem.multiplicity.name == "free" and problem.eta_names:
+        said.append("a free multiplicity has no φ; fit with --multiplicity power for one")
+    if fit.phi is None:
+        return said
+    if tied:
+        said.append(
+            "tokens are proportional to parameters in every run: the law's two terms are told "
+            "apart by r alone, which leans on its form"
+        )
+    said += _intervals(fit, problem)
+    said += _forms(fit, lack, ahead)
+    return said
+
+
+def _intervals(fit: Fit, problem: Problem) -> list[str]:
+    said = []
+    resamples = fit.fitted.resamples
+    ci95 = fit.interval("phi")
+    if resamples is None or ci95 is None:
+        return ["φ is printed without an interval: no resamples were asked for"]
+    if problem.budgets is None:
+        said.append(
+            "the runs name no budget, so runs were resampled one by one: the interval is too "
+            "narrow if runs share noise"
+        )
+    if resamples.n_units < _FEW_GROUPS:
+        said.append(
+            f"{resamples.n_units} groups of runs are fewer than the {_FEW_GROUPS} at which the "
+            "interval's coverage was measured: it may cover less than 95%"
+        )
+    phis = [float(a["phi"]) for a in fit.sensitivity if a["phi"] is not None]  # type: ignore[arg-type]
+    if phis and max(phis) - min(phis) > ci95[1] - ci95[0]:
+        said.append(
+            f"φ runs from {min(phis):.3f} to {max(phis):.3f} over laws, estimators and counting "
+            "conventions, further than its interval is wide"
+        )
+    outside = [a for a in fit.sensitivity if a["phi"] is not None]
+    far = [a for a in outside if not ci95[0] <= float(a["phi"]) <= ci95[1]]  # type: ignore[arg-type]
+    if far:
+        said.append(
+            f"{len(far)} of {len(outside)} combinations of law, estimator and counting put φ "
+            "outside its interval: state the conventions beside it"
+        )
+    return said
+
+
+def _forms(fit: Fit, lack: LackOfFit, ahead: Extrapolation | None) -> list[str]:
+    said = []
+    curvature = lack.curvature
+    if curvature and curvature.p_value < _P:
+        said.append(
+            f"iso-FLOP curves are {curvature.steepness:.2f} times as steep as the "
+            f"{fit.conventions.law} law draws them (p = {curvature.p_value:.1g})"
+        )
+    forms = lack.laws
+    gain = forms["additive"].bic - forms["coupled"].bic
+    if fit.conventions.law == "additive" and gain > _BIC:
+        said.append(
+            f"the coupled law describes these runs better (BIC lower by {gain:.0f}; rms "
+            f"{forms['coupled'].rmse:.4f} against {forms['additive'].rmse:.4f} nats), with "
+            f"φ = {forms['coupled'].phi:.3f}"
+        )
+    shapes = lack.multiplicities
+    if "power" in shapes and shapes["power"].bic - shapes["free"].bic > _BIC:
+        free, power = shapes["free"].multiplicity, shapes["power"].multiplicity
+        listed = ", ".join(f"m({r}) = {free[r]:.2f} against {power[r]:.2f}" for r in free)
+        said.append(
+            f"r^φ is not the whole story: a multiplicity of its own for every r does better (BIC "
+            f"lower by {shapes['power'].bic - shapes['free'].bic:.0f}): {listed}"
+        )
+    if lack.replicates and lack.replicates.p_value < _P:
+        said.append(
+            f"the law misses the runs by more than replicates differ (F = {lack.replicates.f:.1f},"
+            f" p = {lack.replicates.p_value:.1g})"
+        )
+    ci95 = fit.interval("phi")
+    if ci95 and lack.max_abs_delta_phi and lack.max_abs_delta_phi > (ci95[1] - ci95[0]) / 4:
+        run = lack.influence[0]
+        said.append(
+            f"one run moves φ by {run.delta_phi:+.3f} when it is left out: {run.run_id}"
+        )
+    if ahead and ahead.rmse > 2 * fit.rmse:
+        said.append(
+            f"fitted to the lower budgets, the law misses the highest by {ahead.rmse:.4f} nats "
+            f"rms against {fit.rmse:.4f} within the fit: extrapolate with care"
+        )
+    if np.unique(fit.fitted.levels).size == 2:
+        said.append("two values of r can't test the form r^φ: φ holds between these two alone")
+    return said

@@ -1,0 +1,1 @@
+"""Planning: what a fit says about models not yet trained."""

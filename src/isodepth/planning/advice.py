@@ -1,0 +1,202 @@
+"""Equivalence: what size of unlooped model a looped one is worth, and what it costs like.
+
+Both follow from the law (arXiv 2604.21106, section on equivalence): a looped model reaches the
+loss of an unlooped one of N_eff = N_once + r^φ·N_rec parameters at the same tokens, and its
+training costs as much per token as that of an unlooped model of its effective depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isodepth.accounting import Account, Injection, account
+from isodepth.counting import regress
+from isodepth.errors import InputError
+from isodepth.fitting.result import Fit, Interval
+from isodepth.laws import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A number and its 95% interval; value None: the fit can't tell it."""
+
+    value: float | None
+    ci95: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equivalence:
+    """What one looped model is worth."""
+
+    recurrences: int
+    unique_params: int  # non-embedding parameters that the looped model holds
+    equivalent_params: Quantity  # unlooped size of equal loss at equal tokens
+    same_cost_params: Quantity  # unlooped size of equal training FLOPs per token; exact, no interval
+    flops_per_token: float  # training FLOPs per token of the looped model
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """What `equivalent --json` prints."""
+        return {
+            "recurrences": self.recurrences,
+            "unique_params": {"value": self.unique_params, "ci95": None},
+            "equivalent_params": _quantity(self.equivalent_params),
+            "same_cost_params": _quantity(self.same_cost_params),
+            "flops_per_token": {"value": self.flops_per_token, "ci95": None},
+            "assumptions": list(self.assumptions),
+            "warnings": list(self.warnings),
+        }
+
+
+def _quantity(q: Quantity) -> dict[str, object]:
+    return {"value": q.value, "ci95": None if q.ci95 is None else list(q.ci95)}
+
+
+def equivalent_to_width(
+    fit: Fit,
+    *,
+    width: int,
+    recurrences: int,
+    depth: int = 20,
+    injection: Injection = "linear",
+    lanes: int = 2,
+    backprop_last: int | None = None,
+    vocab: int = 32064,
+    sequence_length: int = 2048,
+) -> Equivalence:
+    """The equivalence of a model given by its shape; arguments as in `isodepth.account`.
+
+    The unlooped model of the same cost has the same depth, vocabulary and sequence length; its
+    width is solved for as a real number.
+    Raises InputError for a shape that can't be built or an r that the fit can't speak of.
+    """
+
+    def arm(r: int) -> Account:
+        return account(
+            width=width,
+            recurrences=r,
+            depth=depth,
+            injection=injection,
+            lanes=lanes,
+            backprop_last=min(backprop_last, r) if backprop_last else None,
+            vocab=vocab,
+            sequence_length=sequence_length,
+        )
+
+    if backprop_last is not None and not 1 <= backprop_last <= recurrences:
+        raise InputError(
+            f"backprop_last = {backprop_last} must lie between 1 and recurrences = {recurrences}"
+        )
+    own = arm(recurrences)
+    if fit.conventions.count_injection == "regressed":
+        levels = sorted({*(int(r) for r in fit.fitted.levels), recurrences})
+        total = np.array([arm(r).n_total for r in levels], dtype=float)
+        once_value, rec_all = regress(np.array(levels, dtype=float), total)
+        once, rec = np.array([once_value]), rec_all[[levels.index(recurrences)]]
+    else:
+        once, rec = fit.count(
+            np.array([float(own.n_once)]),
+            np.array([float(own.n_rec)]),
+            np.array([float(own.n_inject)]),
+        )
+    same_cost = _unlooped_of_cost(
+        own.flops_per_token, depth=depth, vocab=vocab, sequence_length=sequence_length
+    )
+    return _equivalence(
+        fit,
+        once,
+        rec,
+        recurrences,
+        unique=own.n_total,
+        same_cost=same_cost,
+        flops=float(own.flops_per_token),
+        assumptions=(
+            f"unlooped models of depth {depth}, vocabulary {vocab}, sequences of "
+            f"{sequence_length} tokens; attention not halved for causality",
+        ),
+    )
+
+
+def equivalent_to_counts(
+    fit: Fit, *, n_once: int, n_rec: int, recurrences: int, n_inject: int = 0
+) -> Equivalence:
+    """The equivalence of a model given by its parameter counts.
+
+    Without a shape FLOPs are 6 per parameter and pass (attention and head left out), so that the
+    unlooped model of the same cost has N_once + r·(N_rec + N_inject) parameters.
+    Raises InputError for counts that aren't positive, or an r that the fit can't speak of.
+    """
+    if n_once < 0 or n_rec < 0 or n_inject < 0 or n_once + n_rec == 0 or recurrences < 1:
+        raise InputError("n_once, n_rec and n_inject must not be negative, recurrences at least 1")
+    once, rec = fit.count(
+        np.array([float(n_once)]), np.array([float(n_rec)]), np.array([float(n_inject)])
+    )
+    cost = n_once + recurrences * (n_rec + n_inject)
+    return _equivalence(
+        fit,
+        once,
+        rec,
+        recurrences,
+        unique=n_once + n_rec + n_inject,
+        same_cost=float(cost),
+        flops=6.0 * cost,
+        assumptions=("6 FLOPs per parameter and pass: attention and head are left out",),
+    )
+
+
+def _equivalence(
+    fit: Fit,
+    once: Array,
+    rec: Array,
+    recurrences: int,
+    *,
+    unique: int,
+    same_cost: float,
+    flops: float,
+    assumptions: tuple[str, ...],
+) -> Equivalence:
+    r = np.array([float(recurrences)])
+    warnings = list(fit.warnings)
+    known = recurrences == 1 or fit.phi is not None or fit.params.get(f"m{recurrences}") is not None
+    value: float | None = None
+    ci95: Interval | None = None
+    if known:
+        value = float(np.exp(fit.fitted.log_effective(once, rec, r, fit.fitted.theta[None]))[0, 0])
+        drawn = fit.fitted.resamples
+        if drawn is not None:
+            draws = np.exp(fit.fitted.log_effective(once, rec, r, drawn.theta))[:, 0]
+            ci95 = drawn.interval(value, draws, log=True)
+    else:
+        warnings.insert(0, "the unlooped size of equal loss needs φ, which these runs can't tell")
+    if recurrences > max(fit.fitted.levels):
+        warnings.append(
+            f"r = {recurrences} lies beyond the fitted r = {max(fit.fitted.levels):g}: the form "
+            "r^φ is extrapolated"
+        )
+    return Equivalence(
+        recurrences=recurrences,
+        unique_params=unique,
+        equivalent_params=Quantity(value=value, ci95=ci95),
+        same_cost_params=Quantity(value=same_cost, ci95=None),
+        flops_per_token=flops,
+        assumptions=(
+            f"{fit.conventions.law} law, {fit.conventions.estimator} estimator, injection counted "
+            f"{fit.conventions.count_injection}",
+            *assumptions,
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def _unlooped_of_cost(flops: float, *, depth: int, vocab: int, sequence_length: int) -> float:
+    """Parameters (non-embedding) of the unlooped model that costs `flops` per token.
+
+    Solves 6(depth·(12d² + 2d) + V·d) + 12·depth·d·T = flops for a real width d.
+    """
+    a = 72.0 * depth
+    b = 12.0 * depth + 6.0 * vocab + 12.0 * depth * sequence_length
+    width = (-b + np.sqrt(b**2 + 4 * a * flops)) / (2 * a)
+    return float(depth * (12 * width**2 + 2 * width) + 3 * width)

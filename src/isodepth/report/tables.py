@@ -1,0 +1,218 @@
+"""Results as rich tables for the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from isodepth.accounting import Account
+from isodepth.fitting.result import Fit, Interval
+from isodepth.isoflop import Isoflop
+from isodepth.laws import LAWS
+from isodepth.planning.advice import Equivalence
+
+_WIDTH = 100
+
+
+def to_text(report: RenderableType) -> str:
+    """A report as plain text."""
+    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
+    console.print(report)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def fit_report(fit: Fit) -> RenderableType:
+    """What `isodepth fit` prints."""
+    parts: list[RenderableType] = [Text(_headline(fit), style="bold"), _conventions(fit)]
+    parts.append(_parameters(fit))
+    parts.append(_quality(fit))
+    if fit.sensitivity:
+        parts.append(_sensitivity(fit))
+    parts += _sentences("Warnings", fit.warnings, "yellow")
+    parts += _sentences("Notes", fit.notes, "")
+    return Group(*parts)
+
+
+def _headline(fit: Fit) -> str:
+    looped = [f"{r:g}" for r in fit.fitted.levels]
+    runs = f"{fit.n_runs} runs of {fit.recipe} ({fit.source}), r = {', '.join(looped)}"
+    if fit.phi is None:
+        return f"φ not identified: {runs}"
+    return f"φ = {fit.phi:.3f} {interval_text(fit.interval('phi'), '.3f')}: {runs}"
+
+
+def _conventions(fit: Fit) -> Text:
+    c = fit.conventions
+    estimator = f"huber (δ = {c.huber_delta:g})" if c.estimator == "huber" else c.estimator
+    return Text(
+        f"{LAWS[c.law].formula}, {'m(r) = r^φ' if c.multiplicity == 'power' else 'm(r) free'}\n"
+        f"{estimator} on log loss, injection counted {c.count_injection}, weights {fit.weighting}\n"
+        f"95% intervals: {fit.interval_method}; {fit.n_resamples} resamples, seed {fit.seed}"
+    )
+
+
+def _parameters(fit: Fit) -> Table:
+    table = _table("parameter", "value", "95% interval")
+    for name, value in fit.params.items():
+        shown = "not identified" if value is None else f"{value:.6g}"
+        table.add_row(_SYMBOLS.get(name, name), shown, interval_text(fit.ci95[name], ".4g"))
+    if fit.profile_phi:
+        low, high = fit.profile_phi["ci95"]  # type: ignore[misc]
+        ends = [f"{x:.4g}" if x is not None else "open" for x in (low, high)]
+        table.add_row("φ, by profile likelihood", "", f"[{ends[0]}, {ends[1]}]")
+    return table
+
+
+def _quality(fit: Fit) -> Table:
+    table = _table("check", "result")
+    lack: dict[str, Any] = fit.lack_of_fit
+    table.add_row("R², rms residual", f"{fit.r2:.4f}, {fit.rmse:.4f} nats")
+    table.add_row(
+        "optimum",
+        f"objective {fit.objective:.6g}, gradient {fit.gradient_norm:.1e}, "
+        f"{fit.n_starts_agreeing} of {fit.n_starts} starts agree",
+    )
+    curvature = lack["curvature"]
+    if curvature:
+        table.add_row(
+            "iso-FLOP curvature",
+            f"{curvature['steepness']:.2f} × the law's (p = {curvature['p_value']:.2g}, "
+            f"noise {curvature['noise']:.4f} nats)",
+        )
+    for title, forms in (("law", lack["laws"]), ("multiplicity", lack["multiplicities"])):
+        for name, form in forms.items():
+            phi = "" if form["phi"] is None else f", φ {form['phi']:.3f}"
+            out = form["leave_one_budget_out_rmse"]
+            left_out = "" if out is None else f", left-out budget {out:.4f}"
+            table.add_row(
+                f"{title}: {name}",
+                f"BIC {form['bic']:.1f}, rms {form['rmse']:.4f}{left_out} nats{phi}",
+            )
+    for name, form in lack["multiplicities"].items():
+        listed = ", ".join(f"m({r}) = {m:.3f}" for r, m in form["multiplicity"].items())
+        table.add_row(f"m(r), {name}", listed)
+    if fit.extrapolation:
+        ahead: dict[str, Any] = fit.extrapolation
+        phi = "" if ahead["phi"] is None else f", φ there {ahead['phi']:.3f}"
+        table.add_row(
+            f"{ahead['budget_flops']:.3g} FLOPs, held out",
+            f"rms {ahead['rmse']:.4f}, mean {ahead['mean_error']:+.4f} nats{phi}",
+        )
+    for run in lack["influence"][:3]:
+        table.add_row(f"without {run['run_id']}", f"φ {run['delta_phi']:+.4f}")
+    return table
+
+
+def _sensitivity(fit: Fit) -> Table:
+    table = _table("law", "estimator", "injection counted", "φ", "95% interval")
+    for row in fit.sensitivity:
+        phi: Any = row["phi"]
+        ci95: Any = row["ci95"]
+        shown = "not identified" if phi is None else f"{phi:.3f}"
+        words = (row["law"], row["estimator"], row["count_injection"])
+        table.add_row(*map(str, words), shown, interval_text(ci95, ".3f"))
+    return table
+
+
+def isoflop_report(result: Isoflop) -> RenderableType:
+    """What `isodepth isoflop` prints."""
+    table = _table("recipe", "r", "budget", "runs", "N at minimum", "95%", "loss", "95%", "")
+    for g in result.groups:
+        table.add_row(
+            g.recipe,
+            str(g.recurrences),
+            f"{g.budget_flops:.3g}",
+            str(g.n_runs),
+            "none" if g.n_min is None else f"{g.n_min:.4g}",
+            interval_text(g.n_min_ci95, ".3g"),
+            "" if g.loss_min is None else f"{g.loss_min:.4f}",
+            interval_text(g.loss_min_ci95, ".4f"),
+            g.warning or "",
+        )
+    noise = (
+        "no group has more than three sizes, so the noise is unknown and no interval is given"
+        if result.noise is None
+        else f"intervals from the noise about the parabolas, {result.noise:.2g} nats "
+        f"({result.freedom} degrees of freedom)"
+    )
+    return Group(table, Text(f"N: unique non-embedding parameters; {noise}"))
+
+
+def equivalence_report(result: Equivalence) -> RenderableType:
+    """What `isodepth equivalent` prints."""
+    table = _table("size (non-embedding parameters)", "value", "95% interval")
+    equal, cost = result.equivalent_params, result.same_cost_params
+    table.add_row("unique parameters", size_text(result.unique_params), "exact")
+    table.add_row(
+        "unlooped size of equal loss",
+        "not identified" if equal.value is None else size_text(equal.value),
+        "" if equal.ci95 is None else f"[{', '.join(size_text(x) for x in equal.ci95)}]",
+    )
+    if cost.value is not None:
+        table.add_row("unlooped size of equal training cost", size_text(cost.value), "exact")
+    table.add_row("training FLOPs per token", f"{result.flops_per_token:.4g}", "exact")
+    return Group(
+        Text(f"One looped model at r = {result.recurrences}", style="bold"),
+        table,
+        *_sentences("Assumptions", result.assumptions, ""),
+        *_sentences("Warnings", result.warnings, "yellow"),
+    )
+
+
+def account_report(result: Account) -> RenderableType:
+    """What `isodepth account` prints."""
+    table = _table("", "")
+    for name, words in (
+        ("n_once", "parameters used once per token"),
+        ("n_rec", "parameters of the shared block"),
+        ("n_inject", "parameters of the injection"),
+        ("n_total", "unique non-embedding parameters"),
+        ("n_embedding", "parameters of embedding and head, in none of the above"),
+        ("flops_per_token", "training FLOPs per token"),
+    ):
+        table.add_row(f"{name}: {words}", f"{getattr(result, name):,}")
+    table.show_header = False
+    return table
+
+
+def size_text(params: float) -> str:
+    """A parameter count as people write it: 411M, 1.04B."""
+    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if params >= unit:
+            return f"{params / unit:.3g}{letter}"
+    return f"{params:.3g}"
+
+
+def interval_text(interval: Interval | None, form: str) -> str:
+    """[low, high] or nothing."""
+    return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(header)
+    return table
+
+
+def _sentences(title: str, sentences: Iterable[str], style: str) -> list[RenderableType]:
+    listed = [Padding(Text(f"• {s}"), (0, 0, 0, 2)) for s in sentences]
+    return [Text(title, style=f"bold {style}".strip()), *listed] if listed else []
+
+
+_SYMBOLS = {
+    "E": "E, nats",
+    "A": "A",
+    "alpha": "α",
+    "B": "B",
+    "beta": "β",
+    "phi": "φ",
+    "gamma": "γ",
+}

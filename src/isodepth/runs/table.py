@@ -1,0 +1,148 @@
+"""The run table: the one thing that every other room reads or writes.
+
+`load_runs` reads a table, checks all of it at once and reports every bad cell with its file, row
+and column. Nothing is dropped: a diverged run stays, marked by its `status`, and is left out of
+fits by `Runs.used`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isodepth.errors import InputError
+from isodepth.runs.checks import check_cells, check_columns, check_rows
+from isodepth.runs.reading import RawTable, read_table
+
+PUBLISHED = Path(__file__).parents[1] / "datasets" / "published_runs.csv"
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """A validated run table.
+
+    frame: one row a run, with at least recurrences, n_once, n_rec, n_inject [parameters],
+    tokens [tokens], loss [nats per token; NaN where diverged], recipe, run_id, status.
+    """
+
+    frame: pd.DataFrame
+    source: str  # what was loaded, as the user named it
+    checksum: str  # SHA-256 of the data
+    notes: tuple[str, ...] = ()  # what the loader wants the reader to know
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def recipes(self) -> list[str]:
+        """Recipes in order of first appearance."""
+        return list(dict.fromkeys(self.frame["recipe"]))
+
+    @property
+    def used(self) -> pd.DataFrame:
+        """Finished runs with a finite loss: what a fit sees."""
+        return self.frame[self.frame["status"] == "done"]
+
+    def choose(self, recipe: str | None) -> str:
+        """The recipe named, or `baseline`, or the only one.
+
+        Raises InputError for an unknown name, or where several recipes leave it open.
+        """
+        names = self.recipes
+        if recipe is None:
+            if BASELINE in names:
+                return BASELINE
+            if len(names) == 1:
+                return names[0]
+            raise InputError(
+                f"{self.source} holds several recipes and none is named baseline; "
+                f"name one with --recipe: {', '.join(names)}"
+            )
+        if recipe not in names:
+            raise InputError(
+                f"{self.source} has no recipe {recipe!r}; it holds {', '.join(names)}"
+            )
+        return recipe
+
+    def of_recipe(self, recipe: str) -> tuple[pd.DataFrame, str | None]:
+        """Every run of one recipe; without r = 1 runs of its own it borrows the baseline's.
+
+        Borrowed are the baseline's r = 1 runs at the budgets that the recipe was run at, so that
+        both are compared at equal compute; all of them where no budget is shared.
+        Returns the rows and, where rows were borrowed, the recipe they came from.
+        """
+        own = self.frame[self.frame["recipe"] == recipe]
+        unlooped = self.frame[
+            (self.frame["recipe"] == BASELINE) & (self.frame["recurrences"] == 1)
+        ]
+        if recipe == BASELINE or (own["recurrences"] == 1).any() or unlooped.empty:
+            return own, None
+        if "budget_flops" in self.frame:
+            shared = unlooped[unlooped["budget_flops"].isin(own["budget_flops"])]
+            unlooped = unlooped if shared.empty else shared
+        return pd.concat([unlooped, own]), BASELINE
+
+
+def load_runs(source: str | Path | pd.DataFrame) -> Runs:
+    """Load a run table and validate all of it.
+
+    source: a CSV, Parquet or JSON Lines file, the word `published` (the 241 runs of
+    arXiv 2604.21106), or a pandas frame.
+    Raises InputError naming file, row and column of every fault.
+    """
+    if isinstance(source, pd.DataFrame):
+        table = RawTable.of_frame(source)
+    elif str(source) == "published":
+        table = read_table(PUBLISHED, name="published")
+    else:
+        table = read_table(Path(source), name=str(source))
+    notes = check_columns(table)
+    frame = check_cells(table)
+    check_rows(table, frame)
+    frame = _complete(frame)
+    notes += _notes(frame)
+    return Runs(frame=frame, source=table.name, checksum=table.checksum, notes=tuple(notes))
+
+
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """Fill what the columns that are there determine."""
+    frame = frame.reset_index(drop=True)
+    if "run_id" not in frame:
+        frame["run_id"] = [f"row-{i + 1}" for i in range(len(frame))]
+    if "recipe" not in frame:
+        frame["recipe"] = BASELINE
+    frame["recipe"] = frame["recipe"].where(frame["recipe"] != "", BASELINE)
+    if "n_inject" not in frame:
+        frame["n_inject"] = 0.0
+    frame["n_inject"] = frame["n_inject"].fillna(0.0)
+    if "status" not in frame:
+        frame["status"] = ""
+    unmarked = frame["status"].isin(["", "done"])
+    finite = np.isfinite(frame["loss"])
+    frame["status"] = np.where(
+        unmarked, np.where(finite, "done", "diverged"), frame["status"].to_numpy()
+    )
+    if "flops" not in frame and "flops_per_token" in frame:
+        frame["flops"] = frame["flops_per_token"] * frame["tokens"]
+    return frame
+
+
+def _notes(frame: pd.DataFrame) -> list[str]:
+    notes = []
+    left_out = frame[frame["status"] != "done"]
+    if len(left_out):
+        counts = left_out["status"].value_counts()
+        words = ", ".join(f"{n} {status}" for status, n in counts.items())
+        notes.append(f"{len(left_out)} of {len(frame)} runs are kept but not fitted: {words}")
+    unlooped = frame[frame["recurrences"] == 1]
+    if (unlooped["n_inject"] > 0).any():
+        notes.append(
+            "the r = 1 runs hold an injection: they are looped models run once, so φ compares "
+            "with those and not with an unlooped model"
+        )
+    return notes
+
