@@ -62,7 +62,8 @@ def test_the_full_cache_gives_the_uncached_logits(injection: Injection, recurren
     got = cached_logits(model, tokens, prompt=5, m=recurrences)
     with torch.no_grad():
         whole = model(torch.tensor([tokens]))[0, 4:]
-    torch.testing.assert_close(got, whole, rtol=1e-10, atol=1e-10)
+    # The tables of cos and sin are fp32, whatever the model is.
+    torch.testing.assert_close(got, whole, rtol=1e-6, atol=1e-6)
 
 
 def test_keeping_the_last_m_passes_follows_its_definition() -> None:

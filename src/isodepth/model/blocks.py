@@ -10,10 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from isodepth.model import kernels
 from isodepth.model.cache import LayerCache
 
 NORM_EPS = 1e-6
 ROTARY_BASE = 10_000.0
+
+
+def by_hand(x: Tensor) -> bool:
+    """Whether `kernels` has the faster way: on the CPU, in fp32 or fp64, outside a compiler."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class RMSNorm(nn.Module):
@@ -24,6 +35,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if by_hand(x):
+            return kernels.rms_norm(x, self.weight, NORM_EPS)
         return F.rms_norm(x, self.weight.shape, self.weight, NORM_EPS)
 
     @torch.no_grad()
@@ -104,9 +117,20 @@ class Block(nn.Module):
         self, x: Tensor, rotary: Rotary, start: int = 0, cache: LayerCache | None = None
     ) -> Tensor:
         """The residual stream x, [B, T, d], after this block; same shape and dtype."""
+        if by_hand(x) and cache is None and x.shape[1] <= kernels.MAX_LENGTH:
+            return self._by_hand(x, rotary)
         x = x + self.attention(self.norm_attention(x), rotary, start, cache)
         out: Tensor = x + self.mlp(self.norm_mlp(x))
         return out
+
+    def _by_hand(self, x: Tensor, rotary: Rotary) -> Tensor:
+        batch, length, _ = x.shape
+        attention, mlp = self.attention, self.mlp
+        qkv = kernels.normed_linear(x, self.norm_attention.weight, attention.qkv, NORM_EPS)
+        qkv = qkv.view(batch, length, 3, -1, attention.head_size)
+        mixed = kernels.attend(qkv, rotary.cos[:length], rotary.sin[:length], NORM_EPS)
+        x = x + F.linear(mixed, attention.out)
+        return kernels.normed_mlp(x, self.norm_mlp.weight, mlp.up, mlp.down, NORM_EPS)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -12,9 +12,7 @@ CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}  # logits held at once
 
 def capped_logits(x: Tensor, head: Tensor) -> Tensor:
     """15 tanh(x headᵀ / 15) in fp32 (or wider): x is [..., d], head [V, d]."""
-    z = F.linear(x, head)
-    z = z if z.dtype == torch.float64 else z.float()
-    return CAP * torch.tanh(z / CAP)
+    return CAP * torch.tanh(_wide(F.linear(x, head)) / CAP)
 
 
 def capped_loss(x: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -40,17 +38,16 @@ class _CappedLoss(torch.autograd.Function):
         for first in range(0, rows, step):
             part = slice(first, first + step)
             target = targets[part, None]
-            capped = capped_logits(x[part], head)
-            peak = capped.amax(1, keepdim=True)
-            odds = (capped - peak).exp_()
-            sums = odds.sum(1, keepdim=True)
-            total += (sums.log() + peak - capped.gather(1, target)).sum()
+            tanh = _wide(F.linear(x[part] / CAP, head)).tanh_()
+            odds = torch.softmax(tanh * CAP, dim=1)
+            # Logits within ±15 keep every odd above e⁻³⁰ / V, far from where its log would suffer.
+            picked = odds.gather(1, target)
+            total -= picked.log().sum()
             if grad_x is None or grad_head is None:
                 continue
-            # d loss / d z = (softmax − onehot) · (1 − tanh²) / rows
-            odds /= sums * rows
-            odds.scatter_add_(1, target, torch.full_like(sums, -1 / rows))
-            slope = odds.mul_(capped.mul_(1 / CAP).square_().neg_().add_(1))
+            # d loss / d z = (softmax − onehot) · (1 − tanh²) / rows; the backward divides.
+            odds.scatter_(1, target, picked - 1)
+            slope = odds.addcmul_(odds, tanh.square_(), value=-1)
             grad_x[part] = slope @ head
             grad_head += slope.mT @ x[part]
         if grad_x is not None and grad_head is not None:
@@ -60,4 +57,9 @@ class _CappedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_x, grad_head = ctx.saved_tensors
-        return grad_x * grads[0], grad_head * grads[0], None
+        scale = grads[0] / grad_x.shape[0]
+        return grad_x * scale, grad_head * scale, None
+
+
+def _wide(z: Tensor) -> Tensor:
+    return z if z.dtype == torch.float64 else z.float()
