@@ -71,7 +71,6 @@ _Settings: type = dataclasses.make_dataclass(
 )
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True, kw_only=True)
 class Train(Output, _Settings):  # type: ignore[misc]
     """Train one looped language model, or go on with a run that was interrupted.
@@ -93,7 +92,7 @@ class Train(Output, _Settings):  # type: ignore[misc]
                 given[field.name] = value
         return TrainConfig.from_mapping(given, where=where)
 
-    def run(self) -> int:
+    def run(self) -> None:
         config = self.settings()
         _need_torch()
         from isodepth.training.trainer import train
@@ -107,7 +106,6 @@ class Train(Output, _Settings):  # type: ignore[misc]
                 f"{run['tokens']:,} tokens, {run['flops']:.3g} FLOPs{loss}; see {config.out}"
             )
             self.write(record)
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +131,7 @@ class Prepare(Output):
     start_token: str | None = None
     """the token of a tokenizer.json that begins a document, if it isn't a common one"""
 
-    def run(self) -> int:
+    def run(self) -> None:
         from isodepth.training.prepare import prepare
         from isodepth.training.sources import open_source
 
@@ -158,7 +156,6 @@ class Prepare(Output):
             f"validation on {header.tokens('validation'):,} of {header.documents('validation'):,}"
         )
         self.write(header.to_json())
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +165,13 @@ class Check(Output):
     folder: tyro.conf.Positional[Path]
     """made by `isodepth data prepare`"""
 
-    def run(self) -> int:
+    def run(self) -> None:
         from isodepth.training.data import open_data
 
         data = open_data(self.folder)
         data.verify()
         self.say(f"{self.folder}: every checksum is right")
         self.write(data.header.to_json())
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +185,8 @@ class Data:
         ]
     ]
 
-    def run(self) -> int:
-        return self.action.run()
+    def run(self) -> None:
+        self.action.run()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +208,7 @@ class Generate(Output):
     recurrences: int | None = None
     """passes through the recurrent block; default: as trained"""
 
-    def run(self) -> int:
+    def run(self) -> None:
         _need_torch()
         from isodepth.model.generate import generate
         from isodepth.training.inference import load_trained
@@ -243,7 +239,6 @@ class Generate(Output):
                 "run": trained.state.config["run_id"] or self.folder.resolve().name,
             }
         )
-        return 0
 
 
 def _need_torch() -> None:
