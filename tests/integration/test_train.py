@@ -26,6 +26,7 @@ from training_runs import (  # noqa: E402
 
 from isodepth.errors import InputError  # noqa: E402
 from isodepth.training.checkpoint import newest_checkpoint, save_checkpoint  # noqa: E402
+from isodepth.training.data import open_data  # noqa: E402
 from isodepth.training.trainer import train  # noqa: E402
 
 KILLS = 10
@@ -56,6 +57,7 @@ def test_the_record_is_the_run_tables_row(data, whole):
     assert row["loss"] < 5.4 < log[0]["loss"]  # log(320) = 5.77 at the start
     assert content["versions"]["torch"] == torch.__version__
     assert content["seconds"] > 0
+    assert content["epochs"] == pytest.approx(STEPS * 8 / len(train_rows(data)))
     assert (whole / content["loss_curve"]).exists()
     suffixes = {path.suffix for path in whole.rglob("*") if path.is_file()}
     assert suffixes == {".json", ".jsonl", ".safetensors", ""}  # no pickle ("" is the lock)
@@ -98,7 +100,7 @@ def test_killed_at_ten_random_moments_the_losses_are_the_same_to_the_bit(data, w
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_as_interrupted(data, whole, tmp_path, number):
     config = small_run(data, tmp_path / "stopped", checkpoint_seconds=1e6)
-    command = [sys.executable, "-c", ENTRY, "--json", "-", "--quiet", *flags(config)]
+    command = [*TRAIN, "--json", "-", "--quiet", *flags(config)]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     wait_for(lambda: count_lines(config.out) >= 3, process)
     process.send_signal(number)
@@ -164,6 +166,42 @@ def test_other_settings_or_data_in_the_same_folder_are_refused(data, whole, tmp_
         train(small_run(data, config.out, recurrences=2), quiet=True)
 
 
+def test_the_command_line_tells_the_users_faults_by_their_exit_code(data, tmp_path):
+    config = small_run(data, tmp_path / "run")
+    for wrong, message in (
+        (["--batch-tokens", "100"], "not a whole number of rows"),
+        (["--data", str(tmp_path)], "isodepth data prepare"),
+        (["--device", "cuda"], "has no GPU"),
+    ):
+        if wrong[1] == "cuda" and torch.cuda.is_available():
+            continue
+        done = subprocess.run(
+            [*TRAIN, *flags(config), *wrong], env=environment(), capture_output=True, text=True,
+            timeout=PATIENCE,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_generate_goes_on_from_a_prompt(whole):
+    command = [sys.executable, "-m", "isodepth", "generate", str(whole), "--prompt", "def ",
+               "--max-new", "20", "--seed", "3"]  # fmt: skip
+
+    def written(*more):
+        done = subprocess.run(
+            [*command, *more], env=environment(), capture_output=True, text=True,
+            timeout=PATIENCE, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    text = json.loads(written("--json", "-"))
+    assert text["prompt"] == "def "
+    assert 1 <= len(text["tokens"]) <= 20
+    assert written("--kv-passes", "4") == f"def {text['text']}\n"  # all of r = 4: exact
+
+
 def test_two_processes_cannot_train_in_one_folder(data, tmp_path):
     config = small_run(data, tmp_path / "shared", tokens=256 * STEPS * 100)
     process = start(config)
@@ -203,11 +241,10 @@ def test_ranks_agree_with_one_process(data, tmp_path):
 def test_torchrun_trains_and_resumes_a_run_of_another_number_of_ranks(data, tmp_path):
     config = small_run(data, tmp_path / "torchrun")
     interrupt_at(config, 3)
-    entry = tmp_path / "entry.py"
-    entry.write_text(ENTRY)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-         "--master-port", str(free_port()), str(entry), "--json", "-", *flags(config)],
+         "--master-port", str(free_port()), "-m", "isodepth", "train", "--json", "-",
+         *flags(config)],
         env=environment(), capture_output=True, text=True,
         timeout=PATIENCE,
     )  # fmt: skip
@@ -229,11 +266,11 @@ def test_compiled_training_learns_the_same(data, tmp_path):
         assert other[key] == pytest.approx(one[key], rel=1e-4)
 
 
-ENTRY = """
-import sys, tyro
-from isodepth.training.commands import Train
-sys.exit(tyro.cli(Train).run())
-"""
+TRAIN = (sys.executable, "-m", "isodepth", "train")
+
+
+def train_rows(data):
+    return open_data(data).rows("train", sequence_length=32)
 
 
 def environment():

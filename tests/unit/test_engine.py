@@ -6,6 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from isodepth.errors import InputError  # noqa: E402
+from isodepth.model.config import LoopedConfig  # noqa: E402
+from isodepth.model.looped import LoopedModel  # noqa: E402
 from isodepth.training.distributed import Ranks  # noqa: E402
 from isodepth.training.engine import (  # noqa: E402
     VALIDATION_TOKENS,
@@ -135,6 +137,25 @@ def test_validation_reads_every_row_once():
 
 def test_validation_can_be_stopped():
     assert engine(Bigram(), 4).validate(AllRows(batch(9)), stop=lambda: True) is None
+
+
+def test_autocast_changes_the_products_and_not_the_precision_of_the_gradients():
+    shape = LoopedConfig.iso_depth(
+        width=32, head_size=16, recurrences=2, depth=4, prelude=1, coda=1, vocab=64,
+        sequence_length=LENGTH,
+    )  # fmt: skip
+    found = {}
+    for bf16 in (False, True):
+        model = LoopedModel(shape)
+        torch.nn.init.normal_(model.head, generator=torch.Generator().manual_seed(1))
+        runner = Engine(
+            model, ALONE, rows=4, sequence_length=LENGTH, micro_batch=2, bf16=bf16, compile=False
+        )
+        loss = runner.gradients(batch(4))
+        assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+        found[bf16] = loss, gradient_norm(model)
+    assert found[True] != found[False]
+    assert found[True] == pytest.approx(found[False], rel=0.02)
 
 
 @pytest.mark.parametrize(

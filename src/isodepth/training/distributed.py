@@ -8,6 +8,7 @@ Overlapping communication with the backward would gain little, since there is on
 whole batch, however many micro-batches it has.
 """
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,6 +76,11 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     chosen = _choose(device, local_rank)
     if world_size > 1:
+        # Its functions take the group of all ranks as a default argument, at the moment of their
+        # import. Imported later (an optimiser step does so), they would keep the group and its
+        # threads alive beyond `destroy_process_group`, and a thread that the interpreter's end
+        # finds at work aborts the process.
+        importlib.import_module("torch.distributed.nn.functional")
         if chosen.type == "cuda":
             dist.init_process_group("nccl", device_id=chosen)
         else:

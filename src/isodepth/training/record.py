@@ -50,6 +50,7 @@ class Record:
     config: dict[str, Any]  # TrainConfig.to_json()
     steps: int  # done
     steps_planned: int
+    epochs: float  # times that the training rows were read
     training_loss: float | None  # of the last step, nats per token
     loss_curve: str  # file of losses, beside record.json
     seconds: float  # wall time; of a session that was killed, up to its last checkpoint

@@ -329,6 +329,7 @@ class _Session:
             config=self._config.to_json(),
             steps=self._done,
             steps_planned=self._steps,
+            epochs=self._done * self._config.batch_rows / len(self._train_rows),
             training_loss=None if self._training_loss is None else finite(self._training_loss),
             loss_curve=LOSS_FILE,
             seconds=self._seconds(),
