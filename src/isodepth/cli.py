@@ -239,7 +239,7 @@ class EquivalentCommand(Shape, FitOptions):
         self.deliver(result.to_dict(), equivalence_report(result))
 
 
-COMMANDS: dict[str, type[Any]] = {
+COMMANDS: dict[str, Any] = {
     "fit": FitCommand,
     "isoflop": IsoflopCommand,
     "equivalent": EquivalentCommand,

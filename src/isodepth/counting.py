@@ -1,4 +1,4 @@
-"""How the injection's parameters enter N_once and N_rec: four conventions, each moves φ a little."""
+"""How the injection's parameters enter N_once and N_rec: each convention moves φ a little."""
 
 from __future__ import annotations
 
@@ -65,5 +65,7 @@ def why_not_regressed(frame: pd.DataFrame) -> str | None:
     arms = frame.groupby("width")["recurrences"].nunique()
     lonely = arms[arms < 2]
     if len(lonely):
-        return f"it needs at least two values of r at every width; width {lonely.index[0]:g} has one"
+        return (
+            f"it needs at least two values of r at every width; width {lonely.index[0]:g} has one"
+        )
     return None

@@ -7,7 +7,7 @@ minimum near the edge of the widths tried carries a warning.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -76,9 +76,11 @@ def isoflop(runs: Runs) -> Isoflop:
             f"{runs.source}: iso-FLOP groups need the column budget_flops, or flops_per_token "
             "from which to form them"
         )
-    frame = frame.assign(_budget=budgets, _size=frame["n_once"] + frame["n_rec"] + frame["n_inject"])
-    tables = [
-        (key, rows.sort_values("_size"))
+    frame = frame.assign(
+        _budget=budgets, _size=frame["n_once"] + frame["n_rec"] + frame["n_inject"]
+    )
+    tables: list[tuple[tuple[object, object, float], pd.DataFrame]] = [
+        (key, rows.sort_values("_size"))  # type: ignore[misc]  # stubs lose the key's parts
         for key, rows in frame.groupby(["recipe", "recurrences", "_budget"], sort=False)
     ]
     curves = [_parabola(rows) for _, rows in tables]
@@ -86,7 +88,7 @@ def isoflop(runs: Runs) -> Isoflop:
     freedom = sum(c.freedom for c in curves if c)
     noise = float(np.sqrt(squares / freedom)) if freedom else None
     groups = tuple(
-        _group(key, rows, curve, noise, freedom)
+        _group(rows, float(key[2]), curve, noise, freedom)
         for (key, rows), curve in zip(tables, curves, strict=True)
     )
     return Isoflop(groups=groups, noise=noise, freedom=freedom)
@@ -122,32 +124,37 @@ def _parabola(rows: pd.DataFrame) -> _Curve | None:
 
 
 def _group(
-    key: object, rows: pd.DataFrame, curve: _Curve | None, noise: float | None, freedom: int
+    rows: pd.DataFrame, budget: float, curve: _Curve | None, noise: float | None, freedom: int
 ) -> Group:
-    recipe, recurrences, budget = key  # type: ignore[misc]
     log_n = np.log(rows["_size"].to_numpy(dtype=float))
-    report: dict[str, object] = {
-        "recipe": str(recipe),
-        "recurrences": int(recurrences),
-        "budget_flops": float(budget),
-        "n_runs": len(rows),
-    }
-    nothing: dict[str, object] = dict.fromkeys(
-        ("n_min", "n_min_ci95", "loss_min", "loss_min_ci95", "tokens_min")
+    group = Group(
+        recipe=str(rows["recipe"].iloc[0]),
+        recurrences=int(rows["recurrences"].iloc[0]),
+        budget_flops=budget,
+        n_runs=len(rows),
+        n_min=None,
+        n_min_ci95=None,
+        loss_min=None,
+        loss_min_ci95=None,
+        tokens_min=None,
+        bracketed=False,
+        concave=False,
+        warning=None,
     )
     if curve is None:
-        why = f"a parabola needs {_LEAST_RUNS} sizes; this group has fewer"
-        return Group(**report, **nothing, bracketed=False, concave=False, warning=why)  # type: ignore[arg-type]
+        return replace(group, warning=f"a parabola needs {_LEAST_RUNS} sizes; this group has fewer")
     c0, c1, c2 = (float(c) for c in curve.coefficients)
     if c2 <= 0:
-        why = "the curve opens downward, so it has no minimum"
-        return Group(**report, **nothing, bracketed=False, concave=True, warning=why)  # type: ignore[arg-type]
+        return replace(
+            group, concave=True, warning="the curve opens downward, so it has no minimum"
+        )
     at = -c1 / (2 * c2)
     log_min = at + curve.centre
     if not log_n[0] < log_min < log_n[-1]:
         side = "smaller" if log_min <= log_n[0] else "larger"
-        why = f"the minimum is not bracketed: try {side} models at this budget"
-        return Group(**report, **nothing, bracketed=False, concave=False, warning=why)  # type: ignore[arg-type]
+        return replace(
+            group, warning=f"the minimum is not bracketed: try {side} models at this budget"
+        )
     loss_min = c0 - c1**2 / (4 * c2)
     n_ci = loss_ci = None
     if noise is not None:
@@ -159,18 +166,15 @@ def _group(
         n_ci = (float(np.exp(log_min - half)), float(np.exp(log_min + half)))
         loss_ci = (loss_min - half_loss, loss_min + half_loss)
     where = (log_min - log_n[0]) / (log_n[-1] - log_n[0])
-    off = where < _CENTRAL or where > 1 - _CENTRAL
+    edge = "the minimum lies near the edge of the sizes tried, where a parabola is biased"
     log_d = np.log(rows["tokens"].to_numpy(dtype=float))
-    return Group(
-        **report,  # type: ignore[arg-type]
+    return replace(
+        group,
         n_min=float(np.exp(log_min)),
         n_min_ci95=n_ci,
         loss_min=loss_min,
         loss_min_ci95=loss_ci,
         tokens_min=float(np.exp(np.interp(log_min, log_n, log_d))),
         bracketed=True,
-        concave=False,
-        warning="the minimum lies near the edge of the sizes tried, where a parabola is biased"
-        if off
-        else None,
+        warning=edge if not _CENTRAL <= where <= 1 - _CENTRAL else None,
     )

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import special
 from numpy.typing import NDArray
+from scipy import special
 
 Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,8 @@ class Design:
 
     def effective(self, eta: Array) -> tuple[Array, Array]:
         """log(N_eff / N₀) and the loop's share of N_eff; eta (K, q) gives (K, n), else (1, n)."""
-        if self.z.shape[0] == 0:
-            looped = self.n_rec[None, :]
-        else:
-            looped = self.n_rec * np.exp(eta @ self.z)
+        multiplicity = np.exp(eta @ self.z) if len(self.z) else np.ones((1, 1))
+        looped = self.n_rec * multiplicity
         total = self.n_once + looped
         return np.log(total) - self.log_n0, looped / total
 
@@ -56,7 +56,8 @@ class Evaluation:
 class Multiplicity(Protocol):
     """m(r): how many unlooped copies r passes are worth."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def columns(self, recurrences: Array) -> Array:
         """z (q, n) with log m = zᵀη."""
@@ -108,10 +109,17 @@ class Law(Protocol):
     a fit that ends on one is reported as not identified there.
     """
 
-    name: str
-    formula: str
-    shape: tuple[str, ...]
-    bounds: tuple[tuple[float, float], ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def formula(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[str, ...]: ...
+
+    @property
+    def bounds(self) -> tuple[tuple[float, float], ...]: ...
 
     def log_loss(self, theta: Array, design: Design) -> Array:
         """Log loss (K, n) at theta (K, p)."""
@@ -323,4 +331,3 @@ def _raw(theta: Array, design: Design) -> dict[str, Array]:
 
 LAWS: dict[str, Law] = {law.name: law for law in (Additive(), Coupled())}
 MULTIPLICITIES: dict[str, Multiplicity] = {m.name: m for m in (Power(), Free())}
-

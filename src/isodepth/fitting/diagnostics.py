@@ -15,7 +15,7 @@ from isodepth.fitting.estimate import Estimate, estimate, refit
 from isodepth.fitting.problem import LawName, MultiplicityName, Problem, replicate_sets
 from isodepth.laws import LAWS, MULTIPLICITIES, Array
 
-_STARTS = 16  # shared with a fit that differs in its estimator alone
+_STARTS = 5  # besides the optimum, shared with a fit that differs in its estimator alone
 _NAMED = 5  # most influential runs listed
 _LEAST_BUDGETS = 3  # to leave one out and still see how loss falls with compute
 
@@ -196,14 +196,21 @@ def curvature_test(problem: Problem, theta: Array) -> CurvatureTest | None:
 
 
 def _form(
-    problem: Problem, law: LawName | str, multiplicity: MultiplicityName | str, known: Estimate | None
+    problem: Problem,
+    law: LawName | str,
+    multiplicity: MultiplicityName | str,
+    known: Estimate | None,
 ) -> FormFit:
     """Least squares for the likelihood, the fit's own estimator for prediction."""
     conventions = replace(problem.conventions, law=law, multiplicity=multiplicity)  # type: ignore[arg-type]
     same = problem.with_conventions(conventions)
     squares = problem.with_conventions(replace(conventions, estimator="lsq"))
     own = known or estimate(same)
-    least = own if conventions.estimator == "lsq" else estimate(squares, own.starts[:_STARTS])
+    least = (
+        own
+        if conventions.estimator == "lsq"
+        else estimate(squares, np.vstack([own.theta, own.starts[:_STARTS]]))
+    )
     n, p = problem.n, len(squares.theta_names)
     error = squares.predict(least.theta)[0] - np.exp(problem.log_loss)
     eta = dict(zip(same.theta_names, own.theta, strict=True))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from isodepth.counting import COUNTINGS, Counting, why_not_regressed
 from isodepth.errors import InputError
-from isodepth.fitting.diagnostics import Extrapolation, LackOfFit, extrapolation, lack_of_fit
+from isodepth.fitting.diagnostics import extrapolation, lack_of_fit
 from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import Identified, identify, tokens_follow_size
 from isodepth.fitting.problem import Conventions, Problem, build
@@ -24,7 +24,7 @@ from isodepth.runs import Runs, load_runs
 
 DEFAULT_RESAMPLES = 1000
 _SENSITIVITY_RESAMPLES = 200
-_SENSITIVITY_STARTS = 16
+_SENSITIVITY_STARTS = 5  # besides the optimum of the same law under the first conventions
 
 Progress = Callable[[str, float], None]
 
@@ -124,7 +124,9 @@ def fit(
         interval_method=_method(problem, resamples),
         n_resamples=bootstrap,
         profile_phi=None if curve is None else _profile_dict(curve),
-        r2=float(1.0 - ((loss - drawn) ** 2).sum() / max(((loss - loss.mean()) ** 2).sum(), 1e-300)),
+        r2=float(
+            1.0 - ((loss - drawn) ** 2).sum() / max(((loss - loss.mean()) ** 2).sum(), 1e-300)
+        ),
         rmse=float(np.sqrt(((loss - drawn) ** 2).mean())),
         objective=best.objective,
         gradient_norm=best.gradient_norm,
@@ -149,9 +151,7 @@ def fit(
     )
     return replace(
         result,
-        warnings=warnings_of(
-            result, problem, known, lack, ahead, tied=tokens_follow_size(problem)
-        ),
+        warnings=warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem)),
     )
 
 
@@ -160,9 +160,7 @@ def _parameters(
 ) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
     """Reported parameters and their intervals; None for what the runs can't tell."""
     values = {k: v[0] for k, v in problem.law.raw(best.theta[None], problem.design).items()}
-    draws: dict[str, Array] = (
-        problem.law.raw(resamples.theta, problem.design) if resamples else {}
-    )
+    draws: dict[str, Array] = problem.law.raw(resamples.theta, problem.design) if resamples else {}
     at = len(problem.law.shape)
     for i, name in enumerate(problem.eta_names):
         values[name] = best.theta[at + i]
@@ -211,9 +209,7 @@ def _sensitivity(
     problem: Problem, best: Estimate, known: Identified, seed: int, with_intervals: bool
 ) -> list[Alternative]:
     """φ under every law × estimator × counting convention that these runs allow, r^φ throughout."""
-    if not problem.eta_names or (
-        problem.multiplicity.name == "power" and "phi" not in known.names
-    ):
+    if not problem.eta_names or (problem.multiplicity.name == "power" and "phi" not in known.names):
         return []
     found = []
     starts: dict[str, Array] = {}
@@ -223,7 +219,8 @@ def _sensitivity(
         else:
             other = problem.with_conventions(conventions)
             around = estimate(other, starts.get(conventions.law))
-        starts.setdefault(conventions.law, around.starts[:_SENSITIVITY_STARTS])
+        if conventions.law not in starts:
+            starts[conventions.law] = np.vstack([around.theta, around.starts[:_SENSITIVITY_STARTS]])
         identified = identify(other, around.theta)
         at = other.theta_names.index("phi")
         value, ci95 = None, None

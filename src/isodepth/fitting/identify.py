@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from isodepth.fitting.problem import Problem
 from isodepth.laws import Array
@@ -49,14 +50,22 @@ def standard_errors(problem: Problem, theta: Array) -> Array:
     at = problem.law.evaluate(theta[None], problem.design)
     jac = at.jacobian[0] * problem.scale
     residual = problem.scale * (at.log_loss[0] - problem.log_loss)
-    freedom = max(problem.n - theta.size, 1)
-    sigma = max(float(np.sqrt((residual**2).sum() / freedom)), NOISE_FLOOR)
+    sigma = max(spread(problem, residual, theta.size), NOISE_FLOOR)
     size = np.sqrt((jac**2).sum(axis=1)) + 1e-300
     values, vectors = np.linalg.eigh((jac / size[:, None]) @ (jac / size[:, None]).T)
     lost = values < 1e-13 * values[-1]
     variance = ((vectors**2)[:, ~lost] / values[~lost]).sum(axis=1)
     variance = np.where((vectors**2)[:, lost].sum(axis=1) > 1e-6, np.inf, variance)
     return np.asarray(sigma * np.sqrt(variance) / size)
+
+
+def spread(problem: Problem, residual: Array, n_params: int) -> float:
+    """Standard deviation of the residuals, for a robust estimator by their median size."""
+    if problem.conventions.estimator == "lsq":
+        scale = float(np.sqrt((residual**2).mean()))
+    else:
+        scale = float(np.median(np.abs(residual)) / stats.norm.ppf(0.75))
+    return scale * float(np.sqrt(problem.n / max(problem.n - n_params, 1)))
 
 
 def _structural(problem: Problem, reported: list[str]) -> dict[str, str]:
@@ -73,7 +82,10 @@ def _structural(problem: Problem, reported: list[str]) -> dict[str, str]:
     recurrences = np.unique(frame["recurrences"])
     if recurrences.size == 1:
         only = recurrences[0]
-        mark(eta, f"every run has r = {only:g}; telling what a recurrence is worth takes two values of r")
+        mark(
+            eta,
+            f"every run has r = {only:g}; telling what a recurrence is worth takes two values of r",
+        )
         if only > 1:
             mark(["A"], f"every run has r = {only:g}, so A and φ can't be told apart")
     sizes = np.unique(problem.design.n_once + problem.design.n_rec)
@@ -84,12 +96,12 @@ def _structural(problem: Problem, reported: list[str]) -> dict[str, str]:
         one_size = unlooped.max() / unlooped.min() < 1.05
     if one_size or sizes.size == 1:
         tied = [name for name in ("E", "A", "alpha", "gamma") if name in shape]
-        mark(tied + eta, "every run has one width, so how the loss falls with size is not seen")
+        mark(tied + eta, "every run has one width, so the loss is not seen to fall with size")
     tokens = frame["tokens"]
     if tokens.max() / tokens.min() < 1.05:
         mark(
             [name for name in ("E", "B", "beta", "gamma") if name in shape],
-            "every run has the same number of tokens, so how the loss falls with tokens is not seen",
+            "every run has the same number of tokens, so the loss is not seen to fall with tokens",
         )
     elif problem.budgets is not None and np.unique(problem.budgets).size == 1:
         mark(
@@ -98,7 +110,10 @@ def _structural(problem: Problem, reported: list[str]) -> dict[str, str]:
             "law can't be told apart",
         )
     elif recurrences.size == 1 and tokens_follow_size(problem):
-        mark(shape, "tokens are proportional to parameters, so the law's two terms can't be told apart")
+        mark(
+            shape,
+            "tokens are proportional to parameters, so the law's two terms can't be told apart",
+        )
     return missing
 
 

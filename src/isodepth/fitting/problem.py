@@ -11,7 +11,16 @@ import pandas as pd
 from isodepth.counting import COUNTINGS, Counting, count
 from isodepth.errors import InputError
 from isodepth.fitting.solver import Batch
-from isodepth.laws import ETA_BOUNDS, LAWS, MULTIPLICITIES, Array, Design, Law, Multiplicity
+from isodepth.laws import (
+    ETA_BOUNDS,
+    LAWS,
+    MULTIPLICITIES,
+    Array,
+    Design,
+    Integers,
+    Law,
+    Multiplicity,
+)
 
 Estimator = Literal["huber", "lsq"]
 LawName = Literal["additive", "coupled"]
@@ -55,7 +64,7 @@ class Problem:
     log_loss: Array  # (n,) log of nats per token
     scale: Array  # (n,) 1 / relative noise, geometric mean 1
     weighting: str  # where `scale` comes from, in words
-    groups: Array  # (n,) int: the (recipe, r, budget) group, whose runs may share noise
+    groups: Integers  # (n,) the (recipe, r, budget) group, whose runs may share noise
     budgets: Array | None  # (n,) FLOPs of each run's iso-FLOP group, where known
 
     @property
@@ -149,14 +158,12 @@ def budgets_of(frame: pd.DataFrame) -> Array | None:
     return means[label]
 
 
-def _groups(frame: pd.DataFrame, budgets: Array | None) -> Array:
+def _groups(frame: pd.DataFrame, budgets: Array | None) -> Integers:
     """Labels of the (recipe, r, budget) groups; without budgets every run is its own group."""
     if budgets is None:
-        return np.arange(len(frame))
-    keys = pd.DataFrame(
-        {"recipe": frame["recipe"], "r": frame["recurrences"], "budget": budgets}
-    )
-    return keys.groupby(["recipe", "r", "budget"], sort=False).ngroup().to_numpy()
+        return np.arange(len(frame), dtype=np.int64)
+    keys = pd.DataFrame({"recipe": frame["recipe"], "r": frame["recurrences"], "budget": budgets})
+    return keys.groupby(["recipe", "r", "budget"], sort=False).ngroup().to_numpy().astype(np.int64)
 
 
 def _weights(frame: pd.DataFrame, budgets: Array | None) -> tuple[Array, str]:
@@ -189,11 +196,8 @@ def _inverse(noise: Array) -> Array:
     return np.exp(np.log(noise).mean() - np.log(noise))
 
 
-def replicate_sets(frame: pd.DataFrame) -> list[NDArrayInt]:
+def replicate_sets(frame: pd.DataFrame) -> list[Integers]:
     """Row numbers of runs that differ in nothing but their seed, sets of two or more."""
     keys = ["recipe", "recurrences", "n_once", "n_rec", "n_inject", "tokens"]
     sets = frame.groupby(keys, sort=False).indices.values()
     return [np.sort(rows) for rows in sets if len(rows) > 1]
-
-
-NDArrayInt = np.ndarray[tuple[int, ...], np.dtype[np.int64]]

@@ -1,4 +1,4 @@
-"""What a fit returns: numbers with their intervals and conventions, and how to predict with them."""
+"""What a fit returns: numbers with intervals and conventions, and how to predict with them."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ class FittedLaw:
         log_n, _ = design.effective(eta)
         return np.broadcast_to(log_n + self.log_n0, (len(theta), r.size))
 
-    def log_loss(
-        self, n_once: Array, n_rec: Array, r: Array, tokens: Array, theta: Array
-    ) -> Array:
+    def log_loss(self, n_once: Array, n_rec: Array, r: Array, tokens: Array, theta: Array) -> Array:
         """log loss (K, n) at theta (K, p)."""
         design = self._design(n_once, n_rec, r, tokens)
         return LAWS[self.law].log_loss(theta, design)

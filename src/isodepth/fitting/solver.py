@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isodepth.laws import Array, Design, Law
+from isodepth.laws import Array, Bools, Design, Law
 
 _CHUNK_CELLS = 16_384  # problems × runs advanced at once: what stays in a core's cache
 MAX_STEPS = 400
@@ -40,7 +40,7 @@ class Solution:
     theta: Array  # (K, p)
     objective: Array  # (K,) summed Huber (or half squared) loss
     gradient_norm: Array  # (K,) ‖∇F‖₂ over the parameters that are not on a bound
-    converged: Array  # (K,) bool
+    converged: Bools  # (K,)
     steps: int
 
 
@@ -48,7 +48,7 @@ def minimise(
     batch: Batch,
     start: Array,
     weights: Array | None = None,
-    fixed: Array | None = None,
+    fixed: Bools | None = None,
     max_steps: int = MAX_STEPS,
 ) -> Solution:
     """Minimise every problem from `start` (K, p).
@@ -64,9 +64,7 @@ def minimise(
     y = np.atleast_2d(batch.log_loss)
     size = max(1, _CHUNK_CELLS // n_runs)
     parts = [
-        _chunk(
-            batch, start[i : i + size], _rows(w, i, size), _rows(y, i, size), hold, max_steps
-        )
+        _chunk(batch, start[i : i + size], _rows(w, i, size), _rows(y, i, size), hold, max_steps)
         for i in range(0, n_problems, size)
     ]
     return Solution(
@@ -99,7 +97,9 @@ def _rows(a: Array, start: int, size: int) -> Array:
 
 def _huber(residual: Array, delta: float, w: Array) -> Array:
     if np.isinf(delta):
-        return 0.5 * np.einsum("kn,kn,kn->k", residual, residual, np.broadcast_to(w, residual.shape))
+        return 0.5 * np.einsum(
+            "kn,kn,kn->k", residual, residual, np.broadcast_to(w, residual.shape)
+        )
     size = np.abs(residual)
     inner = np.minimum(size, delta)
     return np.einsum("kn,kn->k", np.broadcast_to(w, size.shape), inner * (size - 0.5 * inner))
@@ -137,11 +137,9 @@ def _local(batch: Batch, theta: Array, w: Array, y: Array) -> _Local:
     return _Local(value=value, gradient=gradient, hessian=hessian, metric=metric)
 
 
-def _chunk(
-    batch: Batch, start: Array, w: Array, y: Array, hold: Array, max_steps: int
-) -> Solution:
+def _chunk(batch: Batch, start: Array, w: Array, y: Array, hold: Bools, max_steps: int) -> Solution:
     lowest, highest = batch.bounds
-    k_all, p = start.shape
+    k_all = len(start)
     theta = np.clip(start, lowest, highest)
     theta[:, hold] = start[:, hold]
     live = np.arange(k_all)
@@ -154,8 +152,10 @@ def _chunk(
     steps = 0
     while live.size and steps < max_steps:
         steps += 1
-        stuck = hold | ((theta <= lowest) & (at.gradient > 0)) | (
-            (theta >= highest) & (at.gradient < 0)
+        stuck = (
+            hold
+            | ((theta <= lowest) & (at.gradient > 0))
+            | ((theta >= highest) & (at.gradient < 0))
         )
         step, drop = _step(at, damping, stuck)
         moved = np.clip(theta + step, lowest, highest)
@@ -199,7 +199,7 @@ def _chunk(
     )
 
 
-def _step(at: _Local, damping: Array, stuck: Array) -> tuple[Array, Array]:
+def _step(at: _Local, damping: Array, stuck: Bools) -> tuple[Array, Array]:
     """The damped Newton step and the decrease that its quadratic predicts (≤ 0: not descent)."""
     p = at.gradient.shape[1]
     free = ~stuck
@@ -212,11 +212,13 @@ def _step(at: _Local, damping: Array, stuck: Array) -> tuple[Array, Array]:
     system[:, diagonal, diagonal] += ridge
     system = np.where(pair, system, 0.0)
     system[:, diagonal, diagonal] += np.where(stuck, 1.0, 0.0)
+    step: Array
     try:
-        step = -np.linalg.solve(system, g[:, :, None])[:, :, 0]
+        step = np.asarray(-np.linalg.solve(system, g[:, :, None])[:, :, 0], dtype=np.float64)
     except np.linalg.LinAlgError:
-        step = -np.stack([np.linalg.lstsq(a, b, rcond=None)[0] for a, b in zip(system, g, strict=True)])
+        step = np.array([-np.linalg.pinv(a) @ b for a, b in zip(system, g, strict=True)])
     step = np.where(np.isfinite(step), step, 0.0)
     downhill = -np.einsum("kp,kp->k", g, step)
     quadratic = np.einsum("kp,kpq,kq->k", step, at.hessian, step)
-    return step, downhill - 0.5 * np.maximum(quadratic, -downhill)
+    drop: Array = downhill - 0.5 * np.maximum(quadratic, -downhill)
+    return step, drop

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from isodepth.fitting.diagnostics import Extrapolation, LackOfFit
-from isodepth.fitting.identify import Identified
+from isodepth.fitting.identify import NOISE_FLOOR, Identified, spread
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.result import Fit
 
 _BIC = 10.0  # "very strong" evidence (Kass & Raftery 1995)
 _P = 0.01
+_FAR = 6.0  # standard deviations; normal noise goes so far once in 500 million runs
 _FEW_AGREE = 3
 _FEW_GROUPS = 12  # the smallest count at which coverage was measured (docs/coverage.md)
 
@@ -49,6 +50,7 @@ def warnings_of(
             "apart by r alone, which leans on its form"
         )
     said += _intervals(fit, problem)
+    said += _outliers(fit, problem)
     said += _forms(fit, lack, ahead)
     return said
 
@@ -85,6 +87,20 @@ def _intervals(fit: Fit, problem: Problem) -> list[str]:
     return said
 
 
+def _outliers(fit: Fit, problem: Problem) -> list[str]:
+    """Runs that no noise explains: a diverging run, a misread loss, a wrong unit."""
+    residual = problem.scale * (problem.log_loss - np.log(problem.predict(fit.fitted.theta)[0]))
+    far = np.abs(residual) > _FAR * spread(problem, residual, fit.fitted.theta.size)
+    far &= np.abs(residual) > _FAR * NOISE_FLOOR
+    ids = problem.frame["run_id"].astype(str).to_numpy()[far]
+    if not ids.size:
+        return []
+    named = ", ".join(ids[:3]) + (f" and {ids.size - 3} more" if ids.size > 3 else "")
+    return [
+        f"{ids.size} of {problem.n} runs lie more than {_FAR:g} standard deviations off: {named}"
+    ]
+
+
 def _forms(fit: Fit, lack: LackOfFit, ahead: Extrapolation | None) -> list[str]:
     said = []
     curvature = lack.curvature
@@ -117,9 +133,7 @@ def _forms(fit: Fit, lack: LackOfFit, ahead: Extrapolation | None) -> list[str]:
     ci95 = fit.interval("phi")
     if ci95 and lack.max_abs_delta_phi and lack.max_abs_delta_phi > (ci95[1] - ci95[0]) / 4:
         run = lack.influence[0]
-        said.append(
-            f"one run moves φ by {run.delta_phi:+.3f} when it is left out: {run.run_id}"
-        )
+        said.append(f"one run moves φ by {run.delta_phi:+.3f} when it is left out: {run.run_id}")
     if ahead and ahead.rmse > 2 * fit.rmse:
         said.append(
             f"fitted to the lower budgets, the law misses the highest by {ahead.rmse:.4f} nats "

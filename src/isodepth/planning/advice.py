@@ -33,7 +33,7 @@ class Equivalence:
     recurrences: int
     unique_params: int  # non-embedding parameters that the looped model holds
     equivalent_params: Quantity  # unlooped size of equal loss at equal tokens
-    same_cost_params: Quantity  # unlooped size of equal training FLOPs per token; exact, no interval
+    same_cost_params: Quantity  # unlooped size of equal training FLOPs per token; exact
     flops_per_token: float  # training FLOPs per token of the looped model
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]

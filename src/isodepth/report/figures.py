@@ -64,7 +64,7 @@ def write_figures(runs: Runs, fit: Fit, out: Path) -> list[Path]:
             continue
         with _style():
             # the layout is found once and then held: it is most of the cost of a figure
-            FigureCanvasAgg(figure).draw()
+            FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
             figure.set_layout_engine("none")
             for form in FORMATS:
                 path = out / f"{name}.{form}"
@@ -97,7 +97,7 @@ def isoflop_figure(runs: Runs, fit: Fit) -> Figure | None:
     if not drawn:
         return None
     levels = sorted({int(r) for d in drawn for r in d.problem.frame["recurrences"]})
-    budgets = sorted({float(c) for d in drawn for c in np.unique(d.problem.budgets)})
+    budgets = sorted({float(c) for d in drawn for c in np.unique(_budgets(d.problem))})
     shades = dict(
         zip(budgets, mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(budgets))), strict=True)
     )
@@ -106,7 +106,7 @@ def isoflop_figure(runs: Runs, fit: Fit) -> Figure | None:
             figsize=(1.75 * len(levels) + 1.1, 2.2 * len(drawn) + 0.6), layout="constrained"
         )
         # room above every row for its heading
-        figure.get_layout_engine().set(h_pad=0.12, rect=(0, 0, 1, 0.97))
+        figure.set_layout_engine("constrained", h_pad=0.12, rect=(0, 0, 1, 0.97))
         grid = figure.subplots(len(drawn), len(levels), sharey=True, sharex=True, squeeze=False)
         for row, recipe in zip(grid, drawn, strict=True):
             minima = isoflop(replace(runs, frame=recipe.problem.frame))
@@ -163,9 +163,7 @@ def _drawn(runs: Runs, recipe: str, fit: Fit) -> _Drawn:
     theta = estimate(problem).theta
     names = problem.theta_names
     phi = f": φ = {theta[names.index('phi')]:.3f} (no interval: not the recipe fitted)"
-    return _Drawn(
-        problem=problem, theta=theta, title=recipe + (phi if "phi" in names else "")
-    )
+    return _Drawn(problem=problem, theta=theta, title=recipe + (phi if "phi" in names else ""))
 
 
 def _isoflop_curve(axes: Axes, drawn: _Drawn, r: int, budget: float, shade: object) -> None:
@@ -197,10 +195,14 @@ def _isoflop_curve(axes: Axes, drawn: _Drawn, r: int, budget: float, shade: obje
 
 
 def _minima(axes: Axes, minima: Isoflop, r: int) -> None:
-    found = [g for g in minima.groups if g.recurrences == r and g.n_min and g.loss_min]
+    found = [
+        (g.n_min, g.loss_min)
+        for g in minima.groups
+        if g.recurrences == r and g.n_min and g.loss_min
+    ]
     axes.plot(
-        [g.n_min for g in found],
-        [g.loss_min for g in found],
+        [n for n, _ in found],
+        [loss for _, loss in found],
         ls="",
         marker="*",
         ms=6,
@@ -219,9 +221,7 @@ def predicted_figure(fit: Fit, problem: Problem) -> Figure:
         ends = np.array([min(loss.min(), drawn.min()), max(loss.max(), drawn.max())])
         axes.plot(ends, ends, color="0.6", lw=0.8, zorder=1)
         for r, rows, colour, marker in _by_recurrence(problem.frame):
-            axes.plot(
-                drawn[rows], loss[rows], ls="", marker=marker, color=colour, label=f"r = {r}"
-            )
+            axes.plot(drawn[rows], loss[rows], ls="", marker=marker, color=colour, label=f"r = {r}")
         axes.set_xlabel("predicted loss, nats per token")
         axes.set_ylabel("measured loss, nats per token")
         axes.legend(frameon=False)
@@ -233,7 +233,7 @@ def residuals_figure(fit: Fit, problem: Problem) -> Figure:
     """Residuals against size, a panel a budget."""
     left = np.exp(problem.log_loss) - problem.predict(fit.fitted.theta)[0]
     size = _size(problem.frame)
-    budgets = np.zeros(problem.n) if problem.budgets is None else problem.budgets
+    budgets = _budgets(problem)
     names = np.unique(budgets)
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
@@ -300,6 +300,10 @@ def _by_recurrence(frame: pd.DataFrame) -> Iterator[tuple[int, Array, str, str]]
         yield int(r), recurrences == r, _COLOURS[style], _MARKERS[style]
 
 
+def _budgets(problem: Problem) -> Array:
+    return np.zeros(problem.n) if problem.budgets is None else problem.budgets
+
+
 def _size(frame: pd.DataFrame) -> Array:
     return (frame["n_once"] + frame["n_rec"] + frame["n_inject"]).to_numpy(dtype=float)
 
@@ -325,5 +329,5 @@ def _title(fit: Fit) -> str:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
         yield

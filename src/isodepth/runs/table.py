@@ -63,9 +63,7 @@ class Runs:
                 f"name one with --recipe: {', '.join(names)}"
             )
         if recipe not in names:
-            raise InputError(
-                f"{self.source} has no recipe {recipe!r}; it holds {', '.join(names)}"
-            )
+            raise InputError(f"{self.source} has no recipe {recipe!r}; it holds {', '.join(names)}")
         return recipe
 
     def of_recipe(self, recipe: str) -> tuple[pd.DataFrame, str | None]:
@@ -76,9 +74,7 @@ class Runs:
         Returns the rows and, where rows were borrowed, the recipe they came from.
         """
         own = self.frame[self.frame["recipe"] == recipe]
-        unlooped = self.frame[
-            (self.frame["recipe"] == BASELINE) & (self.frame["recurrences"] == 1)
-        ]
+        unlooped = self.frame[(self.frame["recipe"] == BASELINE) & (self.frame["recurrences"] == 1)]
         if recipe == BASELINE or (own["recurrences"] == 1).any() or unlooped.empty:
             return own, None
         if "budget_flops" in self.frame:
@@ -145,4 +141,3 @@ def _notes(frame: pd.DataFrame) -> list[str]:
             "with those and not with an unlooped model"
         )
     return notes
-

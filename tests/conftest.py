@@ -1,0 +1,59 @@
+"""Sweeps whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isodepth import account, load_runs
+
+TRUTH = {"E": 1.6, "A": 60.0, "alpha": 0.25, "B": 900.0, "beta": 0.35, "phi": 0.45}
+GAMMA = 0.6  # of the coupled law, whose A, alpha, B and beta are then inside the bracket
+COUPLED = {"E": 1.2, "A": 900.0, "alpha": 0.36, "B": 30000.0, "beta": 0.5, "phi": 0.45}
+
+
+def true_loss(frame, law="additive", multiplicity=None):
+    """Exact losses of a frame's runs, written straight from the formula."""
+    t = TRUTH if law == "additive" else COUPLED
+    r = frame["recurrences"].to_numpy(dtype=float)
+    m = r ** t["phi"] if multiplicity is None else np.array([multiplicity[int(x)] for x in r])
+    n = frame["n_once"] + frame["n_inject"] + m * frame["n_rec"]
+    reducible = t["A"] * n ** -t["alpha"] + t["B"] * frame["tokens"] ** -t["beta"]
+    return t["E"] + (reducible if law == "additive" else reducible**GAMMA)
+
+
+def grid(budgets=(1e18, 4e18, 1.6e19), widths=(448, 640, 896, 1280), recurrences=(1, 2, 4, 8)):
+    """Runs of equal compute at every budget, without losses."""
+    rows = []
+    for budget in budgets:
+        for width in widths:
+            for r in recurrences:
+                a = account(width=width, recurrences=r)
+                rows.append(
+                    {
+                        "run_id": f"c{budget:g}-w{width}-r{r}",
+                        "recurrences": r,
+                        "n_once": a.n_once,
+                        "n_rec": a.n_rec,
+                        "n_inject": a.n_inject,
+                        "width": width,
+                        "tokens": budget / a.flops_per_token,
+                        "flops_per_token": a.flops_per_token,
+                        "budget_flops": budget,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def sweep(law="additive", noise=0.0, seed=0, multiplicity=None, **shape):
+    """A validated table of runs that follow a law exactly, or with relative noise."""
+    frame = grid(**shape)
+    rng = np.random.default_rng(seed)
+    frame["loss"] = true_loss(frame, law, multiplicity) * np.exp(
+        noise * rng.normal(size=len(frame))
+    )
+    return load_runs(frame)
+
+
+@pytest.fixture(scope="session")
+def published():
+    return load_runs("published")
