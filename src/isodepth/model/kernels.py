@@ -100,9 +100,7 @@ class _NormedLinear(torch.autograd.Function):
 
 class _NormedMLP(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, up: Tensor, down: Tensor, eps: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
         rows = x.flatten(0, -2)
         inverse = _inverse_rms(rows, eps)
         folded = (up * scale).mT
@@ -117,9 +115,7 @@ class _NormedMLP(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         x, scale, up, down, inverse, active = ctx.saved_tensors
         rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
         weight = up * scale
@@ -182,7 +178,9 @@ class _Attend(torch.autograd.Function):
         for span, p in zip(_spans(length), odds, strict=True):
             seen = slice(0, span.stop)
             grad_v[:, seen] += p.mT @ g[:, span]
-            slope = torch.ops.aten._softmax_backward_data(g[:, span] @ v[:, seen].mT, p, -1, p.dtype)
+            slope = torch.ops.aten._softmax_backward_data(
+                g[:, span] @ v[:, seen].mT, p, -1, p.dtype
+            )
             grad_q[:, span] = slope @ k[:, seen]
             grad_k[:, seen] += slope.mT @ q[:, span]
         out = value.new_empty(batch, length, 3, heads, size)
