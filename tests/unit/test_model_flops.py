@@ -4,10 +4,13 @@ What the counter does not see, and hence the 1%: norms' scales (2d of a block's 
 scalars of hyperconnections, both elementwise, which the published formula counts as if they were
 products. Both sides leave out the embedding look-up, softmax, norms' sums and activations, and
 both count attention unhalved, which is why it runs on the plain backend here: the fused one is
-counted with the scores that its backward computes again. Recomputed passes are not in the formula.
+counted with the scores that its backward computes again. The CPU's own kernels are left out for
+the same reason: they skip what causality hides, and use in-place products that the counter misses.
+Recomputed passes are not in the formula.
 """
 
 from typing import get_args
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -37,11 +40,15 @@ def config_of(injection: Injection, recurrences: int, backprop_last: int | None)
 
 
 def counted(config: LoopedConfig) -> float:
-    """Training FLOPs per token by torch's counter."""
+    """Training FLOPs per token by torch's counter, on the plain path."""
     model = LoopedModel(config)
     tokens = torch.zeros(1, config.sequence_length, dtype=torch.long)
     counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
+    with (
+        patch("isodepth.model.blocks.by_hand", return_value=False),
+        sdpa_kernel(SDPBackend.MATH),
+        counter,
+    ):
         model.loss(tokens, tokens).backward()
     return counter.get_total_flops() / tokens.numel()
 

@@ -55,10 +55,13 @@ def _inverse_rms(x: Tensor, eps: float) -> Tensor:
     return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
-def _norm_backward(grad: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
-    """Gradient of x from that of unit = x · inverse; overwrites `grad`."""
-    along = torch.linalg.vecdot(grad, unit).div_(unit.shape[-1]).unsqueeze(-1)
-    return grad.addcmul_(unit, along, value=-1).mul_(inverse)
+def _norm_backward(grad: Tensor, unit: Tensor, inverse: Tensor, share: float) -> Tensor:
+    """Gradient of x from that of unit = x · inverse; overwrites `grad`.
+
+    `share` is 1 / Σ unit²: one over the width, unless `inverse` carries a factor of its own.
+    """
+    along = torch.linalg.vecdot(grad, unit).unsqueeze(-1)
+    return grad.addcmul_(unit, along, value=-share).mul_(inverse)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -74,7 +77,7 @@ class _RMSNorm(torch.autograd.Function):
         x, scale, inverse = ctx.saved_tensors
         unit = x * inverse
         grad_scale = (grad * unit).flatten(0, -2).sum(0)
-        return _norm_backward(grad * scale, unit, inverse), grad_scale, None
+        return _norm_backward(grad * scale, unit, inverse, 1 / x.shape[-1]), grad_scale, None
 
 
 class _NormedLinear(torch.autograd.Function):
@@ -90,16 +93,14 @@ class _NormedLinear(torch.autograd.Function):
         x, scale, weight, inverse = ctx.saved_tensors
         unit = x * inverse
         folded = grad.flatten(0, -2).mT @ unit.flatten(0, -2)
-        grad_x = _norm_backward(grad @ (weight * scale), unit, inverse)
+        grad_x = _norm_backward(grad @ (weight * scale), unit, inverse, 1 / x.shape[-1])
         grad_scale = (folded * weight).sum(0)
         return grad_x, grad_scale, folded.mul_(scale), None
 
 
 class _NormedMLP(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, up: Tensor, down: Tensor, eps: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
         rows = x.flatten(0, -2)
         inverse = _inverse_rms(rows, eps)
         folded = (up * scale).mT
@@ -114,9 +115,7 @@ class _NormedMLP(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         x, scale, up, down, inverse, active = ctx.saved_tensors
         rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
         weight = up * scale
@@ -128,7 +127,7 @@ class _NormedMLP(torch.autograd.Function):
             # d relu(z)² = 2 relu(z) dz; the 2 goes where it costs least.
             inner = (g @ down).mul_(a)
             folded.addmm_(inner.mT, unit, alpha=2)
-            back = _norm_backward((inner @ weight).mul_(2), unit, inverse[part])
+            back = _norm_backward((inner @ weight).mul_(2), unit, inverse[part], 1 / x.shape[-1])
             torch.add(g, back, out=grad_x[part])
         grad_scale = (folded * up).sum(0)
         return grad_x.view_as(x), grad_scale, folded.mul_(scale), grad_down, None
@@ -144,6 +143,7 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
         batch, length, _, heads, size = qkv.shape
         inverse = _inverse_rms(qkv[:, :, :2], eps)
+        inverse[:, :, 0] *= size**-0.5  # the scores' scale, carried by q
         turned = qkv.new_empty(2, batch, heads, length, size)
         value = qkv.new_empty(batch, heads, length, size)
         for i in range(2):
@@ -156,7 +156,9 @@ class _Attend(torch.autograd.Function):
         out = torch.empty_like(v)
         odds = []
         for span in _spans(length):
-            scores = _masked_scores(q[:, span], k[:, : span.stop], span)
+            scores = q[:, span] @ k[:, : span.stop].mT
+            future = scores.new_full((scores.shape[1],) * 2, -torch.inf).triu_(1)
+            scores[:, :, span.start :] += future
             odds.append(torch.softmax(scores, dim=-1))
             out[:, span] = odds[-1] @ v[:, : span.stop]
         ctx.save_for_backward(turned, value, inverse, cos, sin, *odds)
@@ -176,14 +178,17 @@ class _Attend(torch.autograd.Function):
         for span, p in zip(_spans(length), odds, strict=True):
             seen = slice(0, span.stop)
             grad_v[:, seen] += p.mT @ g[:, span]
-            slope = torch.ops.aten._softmax_backward_data(g[:, span] @ v[:, seen].mT, p, -1, p.dtype)
-            slope.mul_(size**-0.5)
+            slope = torch.ops.aten._softmax_backward_data(
+                g[:, span] @ v[:, seen].mT, p, -1, p.dtype
+            )
             grad_q[:, span] = slope @ k[:, seen]
             grad_k[:, seen] += slope.mT @ q[:, span]
         out = value.new_empty(batch, length, 3, heads, size)
         for i in range(2):
             # The turned vectors are unit ones: their norm's backward comes first, then the turn's.
-            back = _norm_backward(grads[i], turned[i], inverse[:, :, i].transpose(1, 2))
+            # q is 1 / √D short of one, and so is its share of the mean that is taken off.
+            share = 1.0 if i == 0 else 1 / size
+            back = _norm_backward(grads[i], turned[i], inverse[:, :, i].transpose(1, 2), share)
             _rotate(back.transpose(1, 2), cos, -sin, out[:, :, i])
         out[:, :, 2] = grad_v.view(batch, heads, length, size).transpose(1, 2)
         return out, None, None, None
@@ -191,12 +196,6 @@ class _Attend(torch.autograd.Function):
 
 def _spans(length: int) -> list[slice]:
     return [slice(first, min(first + SPAN, length)) for first in range(0, length, SPAN)]
-
-
-def _masked_scores(q: Tensor, k: Tensor, span: slice) -> Tensor:
-    """q kᵀ / √D with −∞ where a key comes after its query; q holds the queries of `span`."""
-    future = q.new_full((q.shape[1], k.shape[1]), -torch.inf).triu_(1 + span.start)
-    return torch.baddbmm(future, q, k.mT, alpha=q.shape[-1] ** -0.5)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:

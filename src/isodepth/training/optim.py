@@ -45,6 +45,7 @@ EMBEDDING_RATE = 0.3
 NORM_RATE = 0.005
 LANE_RATE = 0.01
 
+CPU_BATCH = 2**18  # numbers that one batch of matrices may hold on the CPU: 1 MB in fp32
 TINY = 1e-30  # keeps a zero gradient from dividing by zero
 
 
@@ -216,7 +217,7 @@ class MatrixGroup:
     """MuonH for matrices of one shape, wide side last, so that all go through the products at once.
 
     A matrix taller than wide is handled as its transpose: orthogonalisation, norms and momentum
-    don't mind.
+    don't mind. On the CPU they go through in batches that stay in cache, elsewhere all at once.
     """
 
     def __init__(self, matrices: list[Matrix]) -> None:
@@ -228,15 +229,23 @@ class MatrixGroup:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """One update of every matrix here, which stay at their starting norm."""
-        update = torch.stack([self._wide(m.grad) for m in self.matrices])
-        self.momentum.lerp_(update, 1 - MOMENTUM)
-        update.lerp_(self.momentum, MOMENTUM)
-        update = orthogonalise(update)
-        length = update.norm(dim=(1, 2)).clamp_min_(TINY)
-        weights = torch.stack([self._wide(m.weight) for m in self.matrices])
-        weights.sub_(update.mul_((rate * self.radius / length)[:, None, None]))
-        weights.mul_((self.radius / weights.norm(dim=(1, 2)))[:, None, None])
-        for matrix, weight in zip(self.matrices, weights, strict=True):
+        size = self.momentum[0].numel()
+        batch = (
+            max(1, CPU_BATCH // size) if self.momentum.device.type == "cpu" else len(self.matrices)
+        )
+        for first in range(0, len(self.matrices), batch):
+            self._step(slice(first, first + batch), rate)
+
+    def _step(self, part: slice, rate: float) -> None:
+        matrices, momentum, radius = self.matrices[part], self.momentum[part], self.radius[part]
+        update = torch.stack([self._wide(m.grad) for m in matrices])
+        momentum.lerp_(update, 1 - MOMENTUM)
+        update = orthogonalise(update.lerp_(momentum, MOMENTUM))
+        length = torch.linalg.vector_norm(update, dim=(1, 2)).clamp_min_(TINY)
+        weights = torch.stack([self._wide(m.weight) for m in matrices])
+        weights.sub_(update.mul_((rate * radius / length)[:, None, None]))
+        weights.mul_((radius / torch.linalg.vector_norm(weights, dim=(1, 2)))[:, None, None])
+        for matrix, weight in zip(matrices, weights, strict=True):
             self._wide(matrix.weight).copy_(weight)
 
     def state_tensors(self) -> dict[str, Tensor]:
