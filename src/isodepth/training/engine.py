@@ -20,8 +20,10 @@ FIRST_MICRO_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 16}
 # Tokens validated at once: fixed, so that neither ranks nor memory decide how losses are rounded.
 VALIDATION_TOKENS = 1 << 13
 
-PEAK_SIZE = {"cpu": 1024, "cuda": 8192}  # rows of the square matrices that measure the peak
-PEAK_REPEATS = 5
+# Rows of the square matrices that measure the peak. On a CPU one product takes a few milliseconds,
+# so that some are done between two interruptions by other processes.
+PEAK_SIZE = {"cpu": 512, "cuda": 8192}
+PEAK_SECONDS = 0.3
 
 
 class LossModel(Protocol):
@@ -139,14 +141,14 @@ def gradient_norm(model: LossModel) -> float:
 
 
 def measure_peak(ranks: Ranks, *, bf16: bool) -> float:
-    """FLOP/s of a large matrix product on every rank at the same time, summed: the peak that
-    shares are given of. It takes a fraction of a second."""
+    """FLOP/s of a large matrix product, the best of `PEAK_SECONDS` on every rank at the same time,
+    summed over ranks: what shares of the peak are given of."""
     device = ranks.device
     size = PEAK_SIZE[device.type]
     matrix = torch.ones(size, size, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
     best = float("inf")
-    for _ in range(PEAK_REPEATS):
-        begin = time.perf_counter()
+    end = time.perf_counter() + PEAK_SECONDS
+    while (begin := time.perf_counter()) < end:
         torch.mm(matrix, matrix)
         if device.type == "cuda":
             torch.cuda.synchronize(device)

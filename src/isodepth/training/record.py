@@ -56,7 +56,7 @@ class Record:
     seconds: float  # wall time; of a session that was killed, up to its last checkpoint
     tokens_per_second: float | None  # in training steps, validation and checkpoints left out
     flops_per_second: float | None  # model FLOPs, likewise
-    peak_flops_per_second: float  # of a large matrix product on the same ranks
+    peak_flops_per_second: float  # of a large matrix product, when the last session began
     peak_memory_bytes: int  # of the first rank, in the last session
     device: str
     world_size: int
