@@ -2,4 +2,5 @@
 
 from isodepth.cli import entry
 
-entry()
+if __name__ == "__main__":  # a process that spawns others imports this once more under another name
+    entry()

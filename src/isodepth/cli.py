@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. The contract is in docs/commands.md."""
+"""The command line: parse, call one function, print. The contract is in the README."""
 
 from __future__ import annotations
 

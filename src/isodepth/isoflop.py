@@ -166,7 +166,7 @@ def _group(
         n_ci = (float(np.exp(log_min - half)), float(np.exp(log_min + half)))
         loss_ci = (loss_min - half_loss, loss_min + half_loss)
     where = (log_min - log_n[0]) / (log_n[-1] - log_n[0])
-    edge = "the minimum lies near the edge of the sizes tried, where a parabola is biased"
+    edge = "near the edge of the sizes tried: biased"
     log_d = np.log(rows["tokens"].to_numpy(dtype=float))
     return replace(
         group,

@@ -123,26 +123,31 @@ def _sensitivity(fit: Fit) -> Table:
 
 def isoflop_report(result: Isoflop) -> RenderableType:
     """What `isodepth isoflop` prints."""
-    table = _table("recipe", "r", "budget", "runs", "N at minimum", "95%", "loss", "95%", "")
-    for g in result.groups:
-        table.add_row(
-            g.recipe,
-            str(g.recurrences),
-            f"{g.budget_flops:.3g}",
-            str(g.n_runs),
-            "none" if g.n_min is None else f"{g.n_min:.4g}",
-            interval_text(g.n_min_ci95, ".3g"),
-            "" if g.loss_min is None else f"{g.loss_min:.4f}",
-            interval_text(g.loss_min_ci95, ".4f"),
-            g.warning or "",
-        )
+    parts: list[RenderableType] = []
+    for recipe in dict.fromkeys(g.recipe for g in result.groups):
+        table = _table("r", "budget", "runs", "N at minimum", "95%", "loss", "95%", "")
+        for g in result.groups:
+            if g.recipe != recipe:
+                continue
+            sizes = "" if g.n_min_ci95 is None else ", ".join(size_text(n) for n in g.n_min_ci95)
+            table.add_row(
+                str(g.recurrences),
+                f"{g.budget_flops:.3g}",
+                str(g.n_runs),
+                "none" if g.n_min is None else size_text(g.n_min),
+                f"[{sizes}]" if sizes else "",
+                "" if g.loss_min is None else f"{g.loss_min:.4f}",
+                interval_text(g.loss_min_ci95, ".4f"),
+                g.warning or "",
+            )
+        parts += [Text(recipe, style="bold"), table]
     noise = (
         "no group has more than three sizes, so the noise is unknown and no interval is given"
         if result.noise is None
         else f"intervals from the noise about the parabolas, {result.noise:.2g} nats "
         f"({result.freedom} degrees of freedom)"
     )
-    return Group(table, Text(f"N: unique non-embedding parameters; {noise}"))
+    return Group(*parts, Text(f"N: unique non-embedding parameters; {noise}"))
 
 
 def equivalence_report(result: Equivalence) -> RenderableType:

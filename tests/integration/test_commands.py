@@ -1,0 +1,208 @@
+"""Whole commands on real files, as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from isodepth import load_runs
+
+PNG = b"\x89PNG"
+
+
+def isodepth(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "isodepth", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What `isodepth fit published --out` leaves."""
+    out = tmp_path_factory.mktemp("published")
+    done = isodepth("fit", "published", "--bootstrap", "200", "--out", out / "results")
+    assert done.returncode == 0, done.stderr
+    return done.stdout, out / "results"
+
+
+def test_fit_prints_phi_with_its_interval_and_conventions(folder):
+    printed, _ = folder
+    assert printed.startswith("φ = 0.457 [")
+    for words in ("huber (δ = 0.001)", "injection counted once", "116 runs", "Warnings", "coupled"):
+        assert words in printed
+
+
+def test_fit_leaves_figures_report_and_json(folder):
+    printed, out = folder
+    names = {p.name for p in out.iterdir()}
+    figures = {
+        f"{f}.{e}"
+        for f in ("isoflop", "predicted", "residuals", "profile")
+        for e in ("svg", "pdf", "png")
+    }
+    assert names == figures | {"fit.json", "report.txt"}
+    assert (out / "isoflop.png").read_bytes().startswith(PNG)
+    assert (out / "isoflop.pdf").read_bytes().startswith(b"%PDF")
+    svg = (out / "isoflop.svg").read_text(encoding="utf-8")
+    for words in ("φ = 0.457", "truncated_bptt: φ = 0.380", "hyperconnections: φ = 0.650"):
+        assert words in svg
+    assert printed.splitlines()[0] in (out / "report.txt").read_text(encoding="utf-8")
+
+
+def test_equivalent_from_a_saved_fit(folder, tmp_path):
+    _, out = folder
+    path = tmp_path / "equivalent.json"
+    done = isodepth(
+        "equivalent", "--width", "2048", "-r", "4", "--fit", out / "fit.json", "--json", path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unlooped size of equal loss" in done.stdout
+    data = json.loads(path.read_text())
+    assert data["unique_params"]["value"] == pytest.approx(410e6, rel=0.01)
+    low, high = data["equivalent_params"]["ci95"]
+    assert low < data["equivalent_params"]["value"] < high
+    assert data["equivalent_params"]["value"] == pytest.approx(580e6, rel=0.03)
+    assert data["same_cost_params"]["value"] == pytest.approx(1.0e9, rel=0.05)
+
+
+def test_json_on_standard_output_is_alone_there():
+    done = isodepth(
+        "fit", "published", "--recipe", "hyperconnections", "--bootstrap", "0", "--json", "-"
+    )
+    assert done.returncode == 0
+    data = json.loads(done.stdout)
+    assert data["phi"]["value"] == pytest.approx(0.65, abs=0.005)
+    assert data["phi"]["ci95"] is None
+    assert any("without an interval" in w for w in data["warnings"])
+
+
+def test_account_and_isoflop():
+    data = json.loads(isodepth("account", "--width", "1280", "-r", "4", "--json", "-").stdout)
+    assert data["flops_per_token"] == 3_313_643_520
+    assert data["n_total"] == data["n_once"] + data["n_rec"] + data["n_inject"]
+    data = json.loads(isodepth("isoflop", "published", "--json", "-").stdout)
+    assert {
+        "recipe",
+        "recurrences",
+        "budget_flops",
+        "n_min",
+        "loss_min",
+        "bracketed",
+        "concave",
+    } <= (set(data["groups"][0]))
+    printed = isodepth("isoflop", "published").stdout
+    assert "truncated_bptt" in printed
+
+
+def test_quiet_prints_nothing():
+    done = isodepth("account", "--width", "128", "-r", "2", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_own_table_in_every_format(tmp_path):
+    frame = load_runs("published").frame.query("recipe == 'baseline'")
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    frame.to_parquet(tmp_path / "runs.parquet")
+    frame.to_json(tmp_path / "runs.jsonl", orient="records", lines=True)
+    phis = set()
+    for name in ("runs.csv", "runs.parquet", "runs.jsonl"):
+        done = isodepth("fit", name, "--bootstrap", "0", "--json", "-", cwd=tmp_path)
+        phis.add(json.loads(done.stdout)["phi"]["value"])
+    assert len({round(phi, 9) for phi in phis}) == 1
+
+
+GOOD = "recurrences,n_once,n_rec,tokens,loss\n1,2e6,8e6,1e8,3.5\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "arguments", "words"),
+    [
+        (
+            "recurrences,n_once,n_rec,tokens,loss\n1,x,8e6,1e8,3.5\n",
+            [],
+            "runs.csv, row 1 (line 2), column n_once: 'x' is not a number",
+        ),
+        (
+            "recurrences,n_once,n_rec,tokens,los\n1,1,8e6,1e8,3.5\n",
+            [],
+            "column 'loss' is missing; did you mean column 'los'",
+        ),
+        (GOOD, ["--recipe", "probe"], "no recipe 'probe'"),
+        (GOOD, ["--bootstrap", "3"], "bootstrap = 3"),
+        (GOOD, ["--count-injection", "regressed"], "it needs the column width"),
+        (GOOD.replace("3.5", "nan"), [], "no finished run to fit"),
+        (GOOD, ["--json", "/nowhere/fit.json"], "/nowhere/fit.json can't be written"),
+        (GOOD, ["--out", "runs.csv/figures"], "can't be written"),
+        (GOOD, ["--law", "magic"], "magic"),
+    ],
+)
+def test_bad_input_exits_2_with_one_sentence(tmp_path, table, arguments, words):
+    (tmp_path / "runs.csv").write_text(table, encoding="utf-8")
+    done = isodepth("fit", "runs.csv", "--bootstrap", "0", *arguments, "--quiet", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--width", "2048"], "either --runs or --fit"),
+        (["--runs", "published", "--fit", "x.json", "--width", "64"], "either --runs or --fit"),
+        (["--runs", "published"], "either --width, or both"),
+        (["--runs", "published", "--n-once", "5"], "either --width, or both"),
+        (["--runs", "published", "--width", "64", "--n-inject", "5"], "goes with --n-once"),
+        (["--fit", "none.json", "--width", "64"], "none.json can't be read as a fit"),
+    ],
+)
+def test_equivalent_says_what_is_missing(arguments, words):
+    done = isodepth("equivalent", "-r", "4", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command():
+    done = isodepth("--help")
+    assert done.returncode == 0
+    for command in ("fit", "isoflop", "equivalent", "account"):
+        assert command in done.stdout
+
+
+def test_nothing_of_the_measuring_half_imports_torch(tmp_path):
+    """With torch made unimportable, the package and its commands work."""
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import isodepth, isodepth.cli\n"
+        "for name in isodepth.__all__: getattr(isodepth, name)\n"
+        "import isodepth.report.figures, isodepth.planning.advice\n"
+        "sys.exit(isodepth.cli.main(['fit', 'published', '--bootstrap', '0', '--quiet']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_isodepth_is_light():
+    """`--help` must not pay for pandas, scipy or matplotlib."""
+    code = "import isodepth.cli, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pandas", "scipy", "matplotlib", "numpy"} & set(done.stdout.split())
+
+
+def test_the_readme_names_only_commands_that_exist():
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    used = {line.split()[1] for line in readme.splitlines() if line.startswith("isodepth ")}
+    known = isodepth("--help").stdout
+    assert used
+    for command in used:
+        assert f"• {command}" in known

@@ -1,0 +1,113 @@
+"""Equivalence against the published claim, closed forms and properties."""
+
+import numpy as np
+import pytest
+from conftest import sweep
+
+from isodepth import InputError, account, fit
+from isodepth.planning.advice import equivalent_to_counts, equivalent_to_width
+
+
+@pytest.fixture(scope="module")
+def published_fit(published):
+    return fit(published, bootstrap=200)
+
+
+def test_the_published_claim(published_fit):
+    """A 410M model at r = 4 does as well as a 580M unlooped one and costs as much as a 1B one."""
+    result = equivalent_to_width(published_fit, width=2048, recurrences=4)
+    assert result.unique_params == pytest.approx(410e6, rel=0.01)
+    assert result.equivalent_params.value == pytest.approx(580e6, rel=0.03)
+    assert result.same_cost_params.value == pytest.approx(1.0e9, rel=0.05)
+    low, high = result.equivalent_params.ci95
+    assert 410e6 < low < result.equivalent_params.value < high < 1e9
+
+
+def test_equal_loss_means_equal_loss(published_fit):
+    a = account(width=2048, recurrences=4)
+    result = equivalent_to_width(published_fit, width=2048, recurrences=4)
+    looped = published_fit.predict(
+        n_once=a.n_once, n_rec=a.n_rec, n_inject=a.n_inject, recurrences=4, tokens=1e10
+    )
+    unlooped = published_fit.predict(
+        n_once=result.equivalent_params.value, n_rec=0.0, recurrences=1, tokens=1e10
+    )
+    np.testing.assert_allclose(looped, unlooped, rtol=1e-10)
+
+
+def test_equal_cost_means_equal_cost(published_fit):
+    """An unlooped model costs like itself, to the parameter."""
+    result = equivalent_to_width(published_fit, width=1280, recurrences=1)
+    whole = account(width=1280, recurrences=1)
+    assert result.same_cost_params.value == pytest.approx(whole.n_total, rel=1e-9)
+    assert result.equivalent_params.value == pytest.approx(whole.n_total, rel=1e-12)
+    assert result.flops_per_token == whole.flops_per_token
+
+
+def test_truncation_lowers_the_cost_and_not_the_worth(published_fit):
+    whole = equivalent_to_width(published_fit, width=1280, recurrences=4)
+    cut = equivalent_to_width(published_fit, width=1280, recurrences=4, backprop_last=2)
+    assert cut.flops_per_token < whole.flops_per_token
+    assert cut.same_cost_params.value < whole.same_cost_params.value
+    assert cut.equivalent_params == whole.equivalent_params
+
+
+def test_counts_and_width_agree(published_fit):
+    a = account(width=2048, recurrences=4)
+    by_counts = equivalent_to_counts(
+        published_fit, n_once=a.n_once, n_rec=a.n_rec, n_inject=a.n_inject, recurrences=4
+    )
+    by_width = equivalent_to_width(published_fit, width=2048, recurrences=4)
+    assert by_counts.equivalent_params == by_width.equivalent_params
+    assert by_counts.unique_params == by_width.unique_params
+    assert by_counts.same_cost_params.value == a.n_once + 4 * (a.n_rec + a.n_inject)
+
+
+def test_closed_form_of_n_eff(published_fit):
+    result = equivalent_to_counts(published_fit, n_once=1000, n_rec=500, recurrences=4)
+    assert result.equivalent_params.value == pytest.approx(1000 + 4**published_fit.phi * 500)
+
+
+def test_regressed_counting_is_used_for_new_widths(published):
+    regressed = fit(published, count_injection="regressed", bootstrap=0)
+    result = equivalent_to_width(regressed, width=2048, recurrences=4)
+    assert result.equivalent_params.value == pytest.approx(580e6, rel=0.03)
+    with pytest.raises(InputError, match="without n_inject"):
+        equivalent_to_counts(regressed, n_once=10, n_rec=10, n_inject=5, recurrences=4)
+
+
+def test_without_phi_there_is_no_equivalent_size():
+    found = fit(sweep(noise=0.002, budgets=(1e18,)), bootstrap=50)
+    result = equivalent_to_width(found, width=1280, recurrences=4)
+    assert result.equivalent_params.value is None
+    assert result.equivalent_params.ci95 is None
+    assert "needs φ" in result.warnings[0]
+    assert result.same_cost_params.value is not None
+
+
+def test_an_r_beyond_the_fitted_is_warned_of(published_fit):
+    result = equivalent_to_width(published_fit, width=1280, recurrences=16)
+    assert any("beyond the fitted r = 8" in w for w in result.warnings)
+
+
+def test_a_free_multiplicity_knows_its_own_r_only(published):
+    found = fit(published, multiplicity="free", bootstrap=50)
+    result = equivalent_to_counts(found, n_once=1000, n_rec=500, recurrences=4)
+    assert result.equivalent_params.value == pytest.approx(1000 + found.params["m4"] * 500)
+    result = equivalent_to_counts(found, n_once=1000, n_rec=500, recurrences=3)
+    assert result.equivalent_params.value is None
+    with pytest.raises(InputError, match="none for r = 3"):
+        found.predict(n_once=1e7, n_rec=1e7, recurrences=3, tokens=1e9)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"n_once": -1, "n_rec": 5, "recurrences": 2},
+        {"n_once": 0, "n_rec": 0, "recurrences": 2},
+        {"n_once": 5, "n_rec": 5, "recurrences": 0},
+    ],
+)
+def test_unusable_counts(published_fit, counts):
+    with pytest.raises(InputError):
+        equivalent_to_counts(published_fit, **counts)

@@ -1,0 +1,82 @@
+"""Intervals: their parts against closed forms, and a small check of coverage."""
+
+import numpy as np
+import pytest
+from conftest import TRUTH, sweep
+from scipy import stats
+
+from isodepth.fitting.estimate import estimate
+from isodepth.fitting.identify import standard_errors
+from isodepth.fitting.problem import Conventions, build
+from isodepth.fitting.uncertainty import Resamples, profile, resample
+
+
+def problem(seed=0, noise=0.004, estimator="lsq"):
+    return build(sweep(noise=noise, seed=seed).used, Conventions(estimator=estimator))
+
+
+def test_interval_is_t_times_the_spread():
+    draws = np.random.default_rng(0).normal(size=200_000)
+    sample = Resamples(theta=draws[:, None], unit="groups", n_units=13)
+    low, high = sample.interval(10.0, draws)
+    assert high - 10.0 == pytest.approx(stats.t.ppf(0.975, 12), rel=0.01)
+    assert 10.0 - low == pytest.approx(high - 10.0)
+    low, high = sample.interval(2.0, 2.0 * np.exp(draws), log=True)
+    assert high / 2.0 == pytest.approx(2.0 / low)
+
+
+def test_resampling_draws_whole_groups():
+    p = problem()
+    assert p.groups.max() + 1 == 12  # 3 budgets × 4 r
+    best = estimate(p)
+    groups = resample(p, best, 60, 0, "groups")
+    runs = resample(p, best, 60, 0, "runs")
+    assert (groups.n_units, runs.n_units) == (12, 48)
+    assert groups.theta.shape == (60, 6)
+    assert not np.allclose(groups.theta, runs.theta)
+
+
+def test_bootstrap_profile_and_jacobian_agree_where_noise_is_independent():
+    """Three independent routes to one standard error of φ."""
+    ratios = []
+    for seed in range(6):
+        p = problem(seed)
+        best = estimate(p)
+        jacobian = standard_errors(p, best.theta)[5]
+        drawn = resample(p, best, 300, seed, "runs").theta[:, 5]
+        curve = profile(p, best, "phi", jacobian)
+        half = (curve.interval[1] - curve.interval[0]) / 2
+        ratios.append(
+            (Resamples.standard_error(drawn) / jacobian, half / (jacobian * stats.t.ppf(0.975, 42)))
+        )
+    assert np.median([r[0] for r in ratios]) == pytest.approx(1.0, abs=0.25)
+    assert np.median([r[1] for r in ratios]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_profile_is_lowest_at_the_estimate_and_rises():
+    p = problem(estimator="huber")
+    best = estimate(p)
+    curve = profile(p, best, "phi", 0.03)
+    middle = len(curve.values) // 2
+    assert curve.values[middle] == pytest.approx(best.theta[5])
+    assert curve.objective[middle] == pytest.approx(best.objective, rel=1e-9)
+    assert (np.diff(curve.objective[middle:]) >= -1e-12).all()
+    assert (np.diff(curve.objective[: middle + 1]) <= 1e-12).all()
+
+
+def test_a_profile_that_never_rises_has_open_ends():
+    p = problem(estimator="huber")
+    best = estimate(p)
+    assert profile(p, best, "phi", 1e-6).interval == (None, None)
+
+
+def test_default_intervals_hold_the_truth():
+    """60 sweeps: 95% intervals hold the truth in at least 50 (p < 1e-4 otherwise)."""
+    hits = 0
+    for seed in range(60):
+        p = problem(seed, estimator="huber")
+        best = estimate(p)
+        sample = resample(p, best, 100, seed)
+        low, high = sample.interval(best.theta[5], sample.theta[:, 5])
+        hits += low <= TRUTH["phi"] <= high
+    assert hits >= 50
