@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SLICE_ELEMENTS = 2**19  # numbers in a slice of the MLP's hidden layer: 2 MB in fp32
+SLICE_ELEMENTS = 2**18  # numbers in a slice of the MLP's hidden layer: 1 MB in fp32
 SPAN = 128  # queries that share their visible keys
 MAX_LENGTH = 512  # tokens in a row
 
