@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SLICE_ELEMENTS = 2**19  # numbers in a slice of the MLP's hidden layer: 2 MB in fp32
+SLICE_ELEMENTS = 2**18  # numbers in a slice of the MLP's hidden layer: 1 MB in fp32
 SPAN = 128  # queries that share their visible keys
 MAX_LENGTH = 512  # tokens in a row
 
@@ -51,7 +51,7 @@ def attend(qkv: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
 
 
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
@@ -72,7 +72,7 @@ class _RMSNorm(torch.autograd.Function):
         return (x * inverse).mul_(scale)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, scale, inverse = ctx.saved_tensors
         unit = x * inverse
@@ -88,7 +88,7 @@ class _NormedLinear(torch.autograd.Function):
         return (x * inverse) @ (weight * scale).mT
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, scale, weight, inverse = ctx.saved_tensors
         unit = x * inverse
@@ -114,7 +114,7 @@ class _NormedMLP(torch.autograd.Function):
         return out.view_as(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         x, scale, up, down, inverse, active = ctx.saved_tensors
         rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
@@ -165,7 +165,7 @@ class _Attend(torch.autograd.Function):
         return out.view(batch, heads, length, size).transpose(1, 2).reshape(batch, length, -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         turned, value, inverse, cos, sin, *odds = ctx.saved_tensors
         _, batch, heads, length, size = turned.shape

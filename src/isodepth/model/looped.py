@@ -77,6 +77,11 @@ class LoopedModel(nn.Module):
             if isinstance(block, Block)
         ]
 
+    def compile_blocks(self) -> None:
+        """Put every block through torch.compile; all of them share one compiled graph."""
+        for block in self.blocks():
+            block.compile()
+
     def forward(self, tokens: Tensor, *, recurrences: int | None = None) -> Tensor:
         """fp32 logits, [B, T, V], of tokens, [B, T]; `recurrences` may differ from training's.
 

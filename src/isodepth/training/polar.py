@@ -32,7 +32,8 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 def _shrink(matrices: Tensor) -> Tensor:
     """What every matrix is divided by first, [n, 1, 1], to bring its singular values below 1."""
-    return torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True) * SAFETY + EPS
+    norm: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    return norm * SAFETY + EPS
 
 
 def _direct(matrices: Tensor, dtype: torch.dtype) -> Tensor:
