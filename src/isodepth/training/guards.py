@@ -3,6 +3,7 @@
 import fcntl
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,13 @@ from types import FrameType
 from isodepth.errors import InputError
 
 LOCK_FILE = ".lock"
+# Ctrl-C reaches a rank twice: from the terminal, and from torchrun, which passes on its own.
+ECHO_SECONDS = 2.0
 
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; a second signal acts as if we weren't here.
+    """An event that SIGTERM or SIGINT sets; one more, later, acts as if we weren't here.
 
     Outside the main thread, where Python allows no handlers, the event is never set.
     """
@@ -24,14 +27,20 @@ def stop_signals() -> Iterator[threading.Event]:
         yield stop
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ignored_until = 0.0
 
     def restore() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        restore()
+        nonlocal ignored_until
+        if not stop.is_set():
+            stop.set()
+            ignored_until = time.monotonic() + ECHO_SECONDS
+        elif time.monotonic() >= ignored_until:
+            restore()
+            signal.raise_signal(number)
 
     for number in previous:
         signal.signal(number, handle)
