@@ -66,22 +66,24 @@ def test_the_full_cache_gives_the_uncached_logits(injection: Injection, recurren
     torch.testing.assert_close(got, whole, rtol=1e-6, atol=1e-6)
 
 
-def test_keeping_the_last_m_passes_follows_its_definition() -> None:
-    """m = 1, a prompt of one token and then another: pass t of the second token attends to the
-    last pass of the first. Checked against a run in which the first token's cache is set by hand.
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_keeping_the_last_m_passes_follows_its_definition(m: int) -> None:
+    """A prompt of one token and then another: pass t of the second attends to the latest pass of
+    the first that shares t's slot. Checked against a full cache that is rearranged by hand.
     """
     model = model_of("linear", 4)
     tokens = torch.tensor([[3, 1]])
     full = KeyValueCache(model.config, length=2, recurrences=4, dtype=torch.float64)
     with torch.no_grad():
         model.hidden(tokens[:, :1], start=0, cache=full)
-        for step in range(3):  # every pass sees what the last one left
-            for mine, last in zip(full.recurrent(step), full.recurrent(3), strict=True):
-                mine.keys.copy_(last.keys)
-                mine.values.copy_(last.values)
+        for step in range(4):
+            latest = max(t for t in range(4) if t % m == step % m)
+            for mine, kept in zip(full.recurrent(step), full.recurrent(latest), strict=True):
+                mine.keys.copy_(kept.keys)
+                mine.values.copy_(kept.values)
         by_hand = model.hidden(tokens[:, 1:], start=1, cache=full)
     expected = capped_logits(by_hand[0, -1], model.head)
-    got = cached_logits(model, [3, 1], prompt=1, m=1)[-1]
+    got = cached_logits(model, [3, 1], prompt=1, m=m)[-1]
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(got, cached_logits(model, [3, 1], prompt=1, m=4)[-1], atol=1e-6)
 
