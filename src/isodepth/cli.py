@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,10 @@ from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
     Positional[str],
-    arg(metavar="RUNS", help="CSV, Parquet or JSON Lines table, or the word 'published'"),
+    arg(
+        metavar="RUNS",
+        help="CSV, Parquet or JSON Lines table, folder of runs, or 'published'",
+    ),
 ]
 
 
@@ -50,10 +53,10 @@ class Common:
             raise InputError(f"{self.json} can't be written: {error.strerror}") from error
 
     @contextmanager
-    def progress(self) -> Iterator[Any]:
+    def progress(self) -> Iterator[Callable[[str, float], None]]:
         """A bar on standard error; yields what `fit` takes as `on_progress`."""
         if self.quiet:
-            yield None
+            yield lambda stage, share: None
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -83,11 +86,12 @@ class FitOptions(Common):
     bootstrap: int = 1000
     """Resamples behind the intervals; 0 for none."""
 
-    def fit(self, runs: Any) -> Any:
+    def fit(self, runs: Any, out: Path | None = None) -> Any:
+        """Fit, and write the folder where one is asked for, under one progress bar."""
         from isodepth.fitting import fit
 
         with self.progress() as on_progress:
-            return fit(
+            result = fit(
                 runs,
                 recipe=self.recipe,
                 law=self.law,
@@ -99,6 +103,12 @@ class FitOptions(Common):
                 seed=self.seed,
                 on_progress=on_progress,
             )
+            if out is not None:
+                from isodepth.report.folder import write_folder
+
+                on_progress("figures", 1.0)
+                write_folder(runs, result, out)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +123,10 @@ class FitCommand(FitOptions):
         from isodepth.report.tables import fit_report
         from isodepth.runs import load_runs
 
-        table = load_runs(self.runs)
-        result = self.fit(table)
-        if self.out is not None:
-            from isodepth.report.folder import write_folder
-
-            write_folder(table, result, self.out)
+        result = self.fit(load_runs(self.runs), self.out)
         self.deliver(result.to_dict(), fit_report(result))
+        if self.out is not None and not self.quiet:
+            print(f"figures, report and fit.json: {self.out}", file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)

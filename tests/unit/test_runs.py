@@ -180,7 +180,23 @@ def test_unreadable_files(tmp_path, name, data, words):
 
 def test_missing_file_and_folder(tmp_path):
     assert "no such file" in problems(tmp_path / "none.csv")[0]
-    assert "is a folder" in problems(tmp_path)[0]
+    assert "is a folder without a record.json" in problems(tmp_path)[0]
+
+
+def test_a_folder_of_run_records_is_a_table(tmp_path):
+    for i, line in enumerate(GOOD):
+        values = dict(zip(HEADER.split(","), line.split(","), strict=True))
+        run = {k: v if k in ("run_id", "recipe") else float(v) for k, v in values.items()}
+        if i == 2:
+            run |= {"loss": None, "status": "diverged"}
+        (tmp_path / f"run{i}").mkdir()
+        (tmp_path / f"run{i}" / "record.json").write_text(json.dumps({"format": 1, "run": run}))
+    runs = load_runs(tmp_path)
+    assert runs.frame["run_id"].tolist() == ["a", "b", "c"]
+    assert runs.frame["status"].tolist() == ["done", "done", "diverged"]
+    assert len(load_runs(tmp_path / "run0")) == 1
+    (tmp_path / "run1" / "record.json").write_text("{torn")
+    assert "row 2 (run1/record.json): not the record of a run" in problems(tmp_path)[0]
 
 
 def test_recipes_are_chosen_or_asked_for():

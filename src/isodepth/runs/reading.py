@@ -1,4 +1,4 @@
-"""Files to cells: CSV, Parquet and JSON Lines, with the place of every row kept for messages."""
+"""Files to cells: CSV, Parquet, JSON Lines and run records, each row's place kept for messages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from isodepth.errors import InputError
+
+RECORD = "record.json"  # what a finished run leaves; its `run` is a row of the table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +47,14 @@ class RawTable:
 
 
 def read_table(path: Path, *, name: str) -> RawTable:
-    """Read by the file's ending.
+    """Read a file by its ending, or every run record below a folder.
 
     Raises InputError for a file that isn't there, can't be read, is of no known kind, or is empty.
     """
     reader = _READERS.get(path.suffix.lower())
     try:
         if path.is_dir():
-            raise InputError(f"{name} is a folder; give a table: {_KINDS}")
+            return _read_records(path, name)
         if not path.exists():
             raise InputError(f"{name}: no such file (the word 'published' names the shipped grid)")
         if reader is None:
@@ -132,9 +134,41 @@ def _read_jsonl(data: bytes, name: str) -> RawTable:
         places.append(place)
     if problems:
         raise InputError(problems)
+    return _of_records(records, name=name, places=places, checksum=_sha(data))
+
+
+def _read_records(folder: Path, name: str) -> RawTable:
+    """One row from the `run` of every record.json in a folder and the folders below it."""
+    records: list[dict[str, object]] = []
+    places: list[str] = []
+    problems: list[str] = []
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob(RECORD)):
+        place = f"row {len(records) + 1} ({file.relative_to(folder)})"
+        data = file.read_bytes()
+        digest.update(data)
+        try:
+            run = json.loads(data)["run"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            run = None
+        if not isinstance(run, dict):
+            problems.append(f"{name}, {place}: not the record of a run")
+            run = {}
+        records.append(run)
+        places.append(place)
+    if problems:
+        raise InputError(problems)
+    if not records:
+        raise InputError(f"{name} is a folder without a {RECORD}; give such a folder, or {_KINDS}")
+    return _of_records(records, name=name, places=places, checksum=digest.hexdigest())
+
+
+def _of_records(
+    records: list[dict[str, object]], *, name: str, places: list[str], checksum: str
+) -> RawTable:
     columns = list(dict.fromkeys(key for record in records for key in record))
     rows = [[_stripped(record.get(c)) for c in columns] for record in records]
-    return RawTable(name=name, columns=columns, rows=rows, places=places, checksum=_sha(data))
+    return RawTable(name=name, columns=columns, rows=rows, places=places, checksum=checksum)
 
 
 def _read_parquet(data: bytes, name: str) -> RawTable:

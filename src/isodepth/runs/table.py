@@ -86,8 +86,8 @@ class Runs:
 def load_runs(source: str | Path | pd.DataFrame) -> Runs:
     """Load a run table and validate all of it.
 
-    source: a CSV, Parquet or JSON Lines file, the word `published` (the 241 runs of
-    arXiv 2604.21106), or a pandas frame.
+    source: a CSV, Parquet or JSON Lines file, a folder of runs (every record.json below it), the
+    word `published` (the 241 runs of arXiv 2604.21106), or a pandas frame.
     Raises InputError naming file, row and column of every fault.
     """
     if isinstance(source, pd.DataFrame):
