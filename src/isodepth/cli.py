@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
+from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
     Positional[str],
@@ -250,6 +251,9 @@ COMMANDS: dict[str, Any] = {
     "isoflop": IsoflopCommand,
     "equivalent": EquivalentCommand,
     "account": AccountCommand,
+    "data": Data,
+    "train": Train,
+    "generate": Generate,
 }
 
 

@@ -1,0 +1,1 @@
+"""Training: data, optimiser, schedule, checkpoints and the trainer. Imports nothing by itself."""
