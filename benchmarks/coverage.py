@@ -95,7 +95,7 @@ def truth(problem: Problem) -> np.ndarray:
     t = TRUTH
     log_a = np.log(t["A"]) - t["alpha"] * d.log_n0
     log_b = np.log(t["B"]) - t["beta"] * d.log_d0
-    return np.array([[np.log(t["E"]), log_a, t["alpha"], log_b, t["beta"], t["phi"]]])
+    return np.array([[t["E"], log_a, t["alpha"], log_b, t["beta"], t["phi"]]])
 
 
 def intervals(problem: Problem, resamples: int, seed: int) -> tuple[float, dict[str, tuple]]:

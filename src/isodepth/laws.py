@@ -1,7 +1,7 @@
 """Loss as a function of (N_once, N_rec, r, D): the forms that isodepth fits and compares.
 
-Every law is written in the parameters that the solver moves, θ: logarithms of the coefficients,
-taken at reference scales N₀ and D₀ (the geometric means of the runs), which keeps log A and α
+Every law is written in the parameters that the solver moves, θ: E itself, and the logarithms of the
+two terms at reference scales N₀ and D₀ (the geometric means of the runs), which keeps log A and α
 apart. `Law.raw` turns θ into the coefficients that people publish (raw parameters and tokens).
 
 Effective parameters (arXiv 2604.21106, eq. for L): N_eff = N_once + m(r)·N_rec. A multiplicity is
@@ -134,7 +134,7 @@ class Law(Protocol):
         ...
 
 
-_LOG_E = (-14.0, 4.0)  # E from 1e-6 nats: below that the law has no floor
+_FLOOR = (0.0, 60.0)  # E, nats
 _LOG_TERM = (-30.0, 12.0)
 _EXPONENT = (0.0, 6.0)
 ETA_BOUNDS = (-12.0, 12.0)
@@ -146,28 +146,26 @@ class Additive:
 
     name: str = "additive"
     formula: str = "L = E + A·(N_once + m(r)·N_rec)^(−α) + B·D^(−β)"
-    shape: tuple[str, ...] = ("log_E", "log_A0", "alpha", "log_B0", "beta")
-    bounds: tuple[tuple[float, float], ...] = (_LOG_E, _LOG_TERM, _EXPONENT, _LOG_TERM, _EXPONENT)
+    shape: tuple[str, ...] = ("E", "log_A0", "alpha", "log_B0", "beta")
+    bounds: tuple[tuple[float, float], ...] = (_FLOOR, _LOG_TERM, _EXPONENT, _LOG_TERM, _EXPONENT)
 
     def log_loss(self, theta: Array, design: Design) -> Array:
         log_size, log_data = _log_terms(theta, design, eta_from=5)
-        return np.log(np.exp(theta[:, 0:1]) + np.exp(log_size) + np.exp(log_data))
+        return np.log(theta[:, 0:1] + np.exp(log_size) + np.exp(log_data))
 
     def evaluate(self, theta: Array, design: Design) -> Evaluation:
         terms = _Terms.of(theta, design)
-        log_e = theta[:, 0:1]
-        floor, size, data = np.exp(log_e), np.exp(terms.log_size), np.exp(terms.log_data)
-        loss = floor + size + data
-        p_floor, p_size, p_data = floor / loss, size / loss, data / loss
+        size, data = np.exp(terms.log_size), np.exp(terms.log_data)
+        loss = theta[:, 0:1] + size + data
+        p_size, p_data = size / loss, data / loss
 
         jac = np.empty((theta.shape[0], theta.shape[1], loss.shape[1]))
-        jac[:, 0] = p_floor
+        jac[:, 0] = 1.0 / loss
         jac[:, terms.size_rows] = terms.d_size * p_size[:, None]
         jac[:, 3:5] = terms.d_data * p_data[:, None]
 
         def curvature(c: Array) -> Array:
             hess = np.zeros((theta.shape[0], theta.shape[1], theta.shape[1]))
-            hess[:, 0, 0] = np.einsum("kn,kn->k", c, p_floor)
             terms.add_size_curvature(hess, c * p_size)
             terms.add_data_curvature(hess, c * p_data)
             return hess
@@ -190,7 +188,7 @@ class Coupled:
     name: str = "coupled"
     formula: str = "L = E + (A·(N_once + m(r)·N_rec)^(−α) + B·D^(−β))^γ"
     shape: tuple[str, ...] = (
-        "log_E",
+        "E",
         "gamma_log_A0",
         "gamma_alpha",
         "gamma_log_B0",
@@ -198,7 +196,7 @@ class Coupled:
         "log_gamma",
     )
     bounds: tuple[tuple[float, float], ...] = (
-        _LOG_E,
+        _FLOOR,
         _LOG_TERM,
         _EXPONENT,
         _LOG_TERM,
@@ -211,7 +209,7 @@ class Coupled:
         gamma = np.exp(theta[:, 5:6])
         larger = np.maximum(log_size, log_data)
         reducible = larger + gamma * np.log1p(np.exp(-np.abs(log_size - log_data) / gamma))
-        return np.log(np.exp(theta[:, 0:1]) + np.exp(reducible))
+        return np.log(theta[:, 0:1] + np.exp(reducible))
 
     def evaluate(self, theta: Array, design: Design) -> Evaluation:
         terms = _Terms.of(theta, design, eta_from=6)
@@ -220,21 +218,19 @@ class Coupled:
         q_size, q_data = special.expit(apart / gamma), special.expit(-apart / gamma)
         entropy = special.entr(q_size) + special.entr(q_data)
         reducible = q_size * terms.log_size + q_data * terms.log_data + gamma * entropy
-        log_loss = np.logaddexp(theta[:, 0:1], reducible)
-        p_floor = np.exp(theta[:, 0:1] - log_loss)
-        p_reducible = np.exp(reducible - log_loss)
+        loss = theta[:, 0:1] + np.exp(reducible)
+        p_reducible = np.exp(reducible) / loss
 
-        d_reducible = np.zeros((theta.shape[0], theta.shape[1], log_loss.shape[1]))
+        d_reducible = np.zeros((theta.shape[0], theta.shape[1], loss.shape[1]))
         d_reducible[:, terms.size_rows] = terms.d_size * q_size[:, None]
         d_reducible[:, 3:5] = terms.d_data * q_data[:, None]
         d_reducible[:, 5] = gamma * entropy
         jac = d_reducible * p_reducible[:, None]
-        jac[:, 0] = p_floor
+        jac[:, 0] = 1.0 / loss
 
         def curvature(c: Array) -> Array:
             w = c * p_reducible
             hess = _gram(d_reducible, w)
-            hess[:, 0, 0] += np.einsum("kn,kn->k", c, p_floor)
             hess[:, 5, 5] += np.einsum("kn,kn->k", w, gamma * entropy)
             terms.add_size_curvature(hess, w * q_size, outer=False)
             # the soft maximum bends along ∇size − ∇data − apart·∇log γ
@@ -245,7 +241,7 @@ class Coupled:
             hess += _gram(bend, w * q_size * q_data / gamma)
             return hess
 
-        return Evaluation(log_loss=log_loss, jacobian=jac, curvature=curvature)
+        return Evaluation(log_loss=np.log(loss), jacobian=jac, curvature=curvature)
 
     def raw(self, theta: Array, design: Design) -> dict[str, Array]:
         gamma = np.exp(theta[:, 5])
@@ -321,7 +317,7 @@ def _gram(rows: Array, w: Array) -> Array:
 def _raw(theta: Array, design: Design) -> dict[str, Array]:
     alpha, beta = theta[:, 2], theta[:, 4]
     return {
-        "E": np.exp(theta[:, 0]),
+        "E": theta[:, 0],
         "A": np.exp(theta[:, 1] + alpha * design.log_n0),
         "alpha": alpha,
         "B": np.exp(theta[:, 3] + beta * design.log_d0),

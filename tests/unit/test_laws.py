@@ -22,8 +22,8 @@ def design(multiplicity="power"):
 
 
 THETA = {
-    "additive": np.array([[0.4, -0.4, 0.22, -1.0, 0.36]]),
-    "coupled": np.array([[0.2, 0.1, 0.18, -0.3, 0.23, -0.5]]),
+    "additive": np.array([[1.5, -0.4, 0.22, -1.0, 0.36]]),
+    "coupled": np.array([[1.2, 0.1, 0.18, -0.3, 0.23, -0.5]]),
 }
 ETA = {"power": np.array([[0.45]]), "free": np.log([[1.3, 1.9, 2.5]])}
 

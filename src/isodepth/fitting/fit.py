@@ -176,9 +176,11 @@ def _parameters(
         params[shown] = float(np.exp(value) if is_log else value) if identified else None
         ci95[shown] = None
         if identified and resamples:
-            log = name in ("E", "A", "B", "gamma")
+            log = name in ("A", "B", "gamma")
             low, high = resamples.interval(float(value), draws[name], log=log)
             ends = (float(np.exp(low)), float(np.exp(high))) if is_log else (low, high)
+            if name == "E":  # which can't be negative
+                ends = (max(low, 0.0), high)
             ci95[shown] = ends if np.isfinite(ends).all() else None
     if problem.multiplicity.name == "power":
         params.setdefault("phi", None)

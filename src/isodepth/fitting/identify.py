@@ -132,19 +132,19 @@ def _numerical(problem: Problem, theta: Array, errors: dict[str, float]) -> dict
     """Parameters whose standard error at the optimum leaves nothing to report."""
     at = dict(zip(problem.theta_names, theta, strict=True))
     shape = problem.law.shape
-    log_e, log_a, alpha, log_b, beta = shape[:5]
+    floor, log_a, alpha, log_b, beta = shape[:5]
     missing: dict[str, str] = {}
     few = problem.n <= theta.size
 
-    def judge(name: str, limit: float, *thetas: str) -> None:
-        worst = max(errors[t] for t in thetas)
+    def judge(name: str, limit: float, theta_name: str) -> None:
+        worst = errors[theta_name]
         if few:
             missing[name] = f"{problem.n} runs can't hold {theta.size} parameters"
         elif worst > limit:
             size = "without bound" if not np.isfinite(worst) or worst > 1e3 else f"{worst:.2g}"
             missing[name] = f"the runs leave it open (standard error {size})"
 
-    judge("E", _LARGEST_SE_LOG, log_e)
+    judge("E", abs(at[floor]), floor)
     for exponent, name in ((alpha, "alpha"), (beta, "beta")):
         judge(name, max(abs(at[exponent]), 1e-9), exponent)
     judge("A", _LARGEST_SE_LOG, log_a)
@@ -161,7 +161,7 @@ def _numerical(problem: Problem, theta: Array, errors: dict[str, float]) -> dict
         if theta[i] <= lowest[i] + 1e-6 or theta[i] >= highest[i] - 1e-6:
             for reported in _REPORTED.get(name, (name,)):
                 missing[reported] = "the fit ran to the end of its range"
-    if at[log_e] <= lowest[0] + 5.0:
+    if at[floor] <= 0.0:
         missing["E"] = "the fit ran to E = 0: these runs show no floor"
     return missing
 
@@ -171,7 +171,6 @@ def _is_multiplicity(name: str) -> bool:
 
 
 _REPORTED = {
-    "log_E": ("E",),
     "log_A0": ("A",),
     "alpha": ("alpha", "A"),
     "log_B0": ("B",),

@@ -77,14 +77,15 @@ def _additive(problem: Problem) -> Array:
     right[..., 0] = weight @ loss
     right[..., 1] = (size @ (weight * loss))[:, :, None]
     right[..., 2] = (data @ (weight * loss))[None, None, :]
-    solved = np.log(non_negative(gram, right) + _SMALL).reshape(-1, 3)
+    solved = non_negative(gram, right).reshape(-1, 3)
+    log_a, log_b = np.log(solved[:, 1:] + _SMALL).T
     alpha, beta = np.meshgrid(_EXPONENTS, _EXPONENTS, indexing="ij")
     shape = np.stack(
         [
             solved[:, 0],
-            solved[:, 1],
+            log_a,
             np.tile(alpha.ravel(), g),
-            solved[:, 2],
+            log_b,
             np.tile(beta.ravel(), g),
         ],
         axis=1,
@@ -115,7 +116,7 @@ def _coupled(problem: Problem) -> Array:
             # θ holds the terms' logarithms times γ
             shape = np.stack(
                 [
-                    np.full(len(solved), np.log(floor + _SMALL)),
+                    np.full(len(solved), floor),
                     gamma * solved[:, 0],
                     gamma * np.tile(alpha.ravel(), g),
                     gamma * solved[:, 1],
