@@ -2,27 +2,33 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: measure test check bench clean
 
-measure: $(VENV)/installed
+measure: $(VENV)/measuring
 	$(BIN)/isodepth fit published --out results/published
 
-test: $(VENV)/installed
+test: $(VENV)/everything
 	$(BIN)/python -m pytest
 
-check: $(VENV)/installed
+check: $(VENV)/everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/everything
 	$(BIN)/python benchmarks/fit_speed.py
+	$(BIN)/python benchmarks/model_speed.py
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# measuring needs no torch, so `make measure` does not wait for it
+$(VENV)/measuring: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/everything: $(VENV)/measuring
+	$(INSTALL) -e '.[train,dev]'
 	touch $@
 
 clean:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -161,6 +161,10 @@ class Shape:
     sequence_length: int = 2048
     """Tokens in a row."""
 
+    def shape(self) -> dict[str, Any]:
+        """These as arguments of `account` and `equivalent_to_width`."""
+        return {field.name: getattr(self, field.name) for field in fields(Shape)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AccountCommand(Shape, Common):
@@ -178,12 +182,7 @@ class AccountCommand(Shape, Common):
         result = account(
             width=self.width,
             recurrences=self.recurrences,
-            depth=self.depth,
-            injection=self.injection,
-            lanes=self.lanes,
-            backprop_last=self.backprop_last,
-            vocab=self.vocab,
-            sequence_length=self.sequence_length,
+            **self.shape(),
         )
         self.deliver(asdict(result), account_report(result))
 
@@ -236,12 +235,7 @@ class EquivalentCommand(Shape, FitOptions):
                 fit,
                 width=self.width,
                 recurrences=self.recurrences,
-                depth=self.depth,
-                injection=self.injection,
-                lanes=self.lanes,
-                backprop_last=self.backprop_last,
-                vocab=self.vocab,
-                sequence_length=self.sequence_length,
+                **self.shape(),
             )
         self.deliver(result.to_dict(), equivalence_report(result))
 
