@@ -184,7 +184,10 @@ def test_few_runs_print_no_number():
     runs = sweep(budgets=(1e18, 4e18), widths=(448,), recurrences=(1, 4))
     found = fit(runs, bootstrap=50)
     assert all(value is None for value in found.params.values())
-    assert any("4 runs can't hold 6 parameters" in w or "one width" in w for w in found.warnings)
+    assert any("4 runs can't test 6 parameters" in w for w in found.warnings)
+    assert found.r2 is None
+    assert found.lack_of_fit["laws"] == {}
+    assert found.lack_of_fit["influence"] == ()
 
 
 def test_diverged_runs_are_left_out_and_counted():

@@ -12,7 +12,14 @@ import numpy as np
 from scipy import stats
 
 from isodepth.fitting.estimate import Estimate, estimate, refit
-from isodepth.fitting.problem import LawName, MultiplicityName, Problem, replicate_sets
+from isodepth.fitting.identify import identify
+from isodepth.fitting.problem import (
+    LawName,
+    MultiplicityName,
+    Problem,
+    build,
+    replicate_sets,
+)
 from isodepth.laws import LAWS, MULTIPLICITIES, Array
 
 _STARTS = 5  # besides the optimum, shared with a fit that differs in its estimator alone
@@ -53,7 +60,7 @@ class FormFit:
     bic: float  # least squares on log loss; lower is better
     leave_one_budget_out_rmse: float | None  # nats, over runs of budgets the fit did not see
     phi: float | None
-    multiplicity: dict[str, float]  # r → m(r)
+    multiplicity: dict[str, float]  # r → m(r), of those that the runs can tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +120,14 @@ def lack_of_fit(problem: Problem, fitted: Estimate) -> LackOfFit:
         return forms[key]
 
     influence = _influence(problem, fitted)
+    # a law that runs through every point says nothing about its form
+    saturated = problem.n <= fitted.theta.size
     return LackOfFit(
         curvature=curvature_test(problem, fitted.theta),
-        laws={law: form(law, own[1]) for law in LAWS},
-        multiplicities={m: form(own[0], m) for m in MULTIPLICITIES} if problem.eta_names else {},
+        laws={} if saturated else {law: form(law, own[1]) for law in LAWS},
+        multiplicities={}
+        if saturated or not problem.eta_names
+        else {m: form(own[0], m) for m in MULTIPLICITIES},
         replicates=_replicates(problem, fitted.theta),
         influence=influence[:_NAMED],
         max_abs_delta_phi=abs(influence[0].delta_phi) if influence else None,
@@ -131,14 +142,23 @@ def extrapolation(problem: Problem, fitted: Estimate) -> Extrapolation | None:
     highest = budgets == budgets.max()
     theta = refit(problem, fitted, weights=(~highest)[None].astype(float))
     error = (problem.predict(theta)[0] - np.exp(problem.log_loss))[highest]
-    names = problem.theta_names
+    lower = build(problem.frame[~highest], problem.conventions)
+    if (~highest).sum() <= theta.shape[1] or lower.theta_names != problem.theta_names:
+        return None
     return Extrapolation(
         budget_flops=float(budgets.max()),
         n_runs=int(highest.sum()),
         rmse=float(np.sqrt((error**2).mean())),
         mean_error=float(error.mean()),
-        phi=float(theta[0, names.index("phi")]) if "phi" in names else None,
+        phi=_phi(lower, estimate(lower)),
     )
+
+
+def _phi(problem: Problem, fitted: Estimate) -> float | None:
+    """φ where the runs can tell it."""
+    if "phi" not in identify(problem, fitted.theta).names:
+        return None
+    return float(fitted.theta[problem.theta_names.index("phi")])
 
 
 def curvature_test(problem: Problem, theta: Array) -> CurvatureTest | None:
@@ -213,7 +233,7 @@ def _form(
     )
     n, p = problem.n, len(squares.theta_names)
     error = squares.predict(least.theta)[0] - np.exp(problem.log_loss)
-    eta = dict(zip(same.theta_names, own.theta, strict=True))
+    told = identify(same, own.theta).names
     levels = np.unique(problem.frame["recurrences"].to_numpy(dtype=float))
     log_m = own.theta[len(same.law.shape) :] @ same.multiplicity.columns(levels)
     return FormFit(
@@ -221,11 +241,11 @@ def _form(
         rmse=float(np.sqrt((error**2).mean())),
         bic=float(n * np.log(max(2 * least.objective / n, 1e-300)) + p * np.log(n)),
         leave_one_budget_out_rmse=_leave_one_budget_out(same, own),
-        phi=float(eta["phi"]) if "phi" in eta else None,
+        phi=_phi(same, own),
         multiplicity={
             f"{r:g}": float(np.exp(m))
             for r, m in zip(levels, log_m, strict=True)
-            if r > 1 and same.eta_names
+            if r > 1 and ("phi" in told or f"log_m{r:g}" in told)
         },
     )
 
@@ -241,7 +261,7 @@ def _leave_one_budget_out(problem: Problem, fitted: Estimate) -> float | None:
 
 
 def _influence(problem: Problem, fitted: Estimate) -> tuple[Influence, ...]:
-    if "phi" not in problem.theta_names or problem.n <= fitted.theta.size + 1:
+    if problem.n <= fitted.theta.size + 1 or _phi(problem, fitted) is None:
         return ()
     at = problem.theta_names.index("phi")
     theta = refit(problem, fitted, weights=1.0 - np.eye(problem.n))

@@ -124,9 +124,7 @@ def fit(
         interval_method=_method(problem, resamples),
         n_resamples=bootstrap,
         profile_phi=None if curve is None else _profile_dict(curve),
-        r2=float(
-            1.0 - ((loss - drawn) ** 2).sum() / max(((loss - loss.mean()) ** 2).sum(), 1e-300)
-        ),
+        r2=_r2(loss, drawn) if problem.n > best.theta.size else None,
         rmse=float(np.sqrt(((loss - drawn) ** 2).mean())),
         objective=best.objective,
         gradient_norm=best.gradient_norm,
@@ -153,6 +151,11 @@ def fit(
         result,
         warnings=warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem)),
     )
+
+
+def _r2(loss: Array, drawn: Array) -> float:
+    spread = ((loss - loss.mean()) ** 2).sum()
+    return float(1.0 - ((loss - drawn) ** 2).sum() / max(spread, 1e-300))
 
 
 def _parameters(

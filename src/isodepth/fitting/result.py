@@ -95,7 +95,7 @@ class Fit:
     interval_method: str
     n_resamples: int
     profile_phi: dict[str, object] | None  # the profile's 95% interval and its curve
-    r2: float  # of the loss
+    r2: float | None  # of the loss; None: as many parameters as runs, so that it says nothing
     rmse: float  # nats
     objective: float  # summed over runs
     gradient_norm: float

@@ -33,6 +33,11 @@ def warnings_of(
     for why, names in by_reason.items():
         verb = "is" if len(names) == 1 else "are"
         said.append(f"{', '.join(names)} {verb} not identified: {why}")
+    if fit.r2 is None:
+        said.append(
+            f"{fit.n_runs} runs can't test {fit.fitted.theta.size} parameters: any law would run "
+            "through them"
+        )
     if not fit.converged:
         said.append("the optimiser did not converge: treat no number of this fit as final")
     if fit.n_starts_agreeing < _FEW_AGREE:
@@ -112,15 +117,18 @@ def _forms(fit: Fit, lack: LackOfFit, ahead: Extrapolation | None) -> list[str]:
     forms = lack.laws
     gain = forms["additive"].bic - forms["coupled"].bic
     if fit.conventions.law == "additive" and gain > _BIC:
+        phi = forms["coupled"].phi
         said.append(
             f"the coupled law describes these runs better (BIC lower by {gain:.0f}; rms "
-            f"{forms['coupled'].rmse:.4f} against {forms['additive'].rmse:.4f} nats), with "
-            f"φ = {forms['coupled'].phi:.3f}"
+            f"{forms['coupled'].rmse:.4f} against {forms['additive'].rmse:.4f} nats), "
+            + ("and can't tell φ" if phi is None else f"with φ = {phi:.3f}")
         )
     shapes = lack.multiplicities
     if "power" in shapes and shapes["power"].bic - shapes["free"].bic > _BIC:
         free, power = shapes["free"].multiplicity, shapes["power"].multiplicity
-        listed = ", ".join(f"m({r}) = {free[r]:.2f} against {power[r]:.2f}" for r in free)
+        listed = ", ".join(
+            f"m({r}) = {free[r]:.2f} against {power[r]:.2f}" for r in free if r in power
+        )
         said.append(
             f"r^φ is not the whole story: a multiplicity of its own for every r does better (BIC "
             f"lower by {shapes['power'].bic - shapes['free'].bic:.0f}): {listed}"

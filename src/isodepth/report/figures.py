@@ -228,7 +228,8 @@ def predicted_figure(fit: Fit, problem: Problem) -> Figure:
         axes.set_xlabel("predicted loss, nats per token")
         axes.set_ylabel("measured loss, nats per token")
         axes.legend(frameon=False)
-        axes.set_title(f"R² = {fit.r2:.4f}, rms = {fit.rmse:.4f} nats, {fit.n_runs} runs")
+        quality = "" if fit.r2 is None else f"R² = {fit.r2:.4f}, rms = {fit.rmse:.4f} nats, "
+        axes.set_title(f"{quality}{fit.n_runs} runs")
     return figure
 
 

@@ -73,7 +73,8 @@ def _parameters(fit: Fit) -> Table:
 def _quality(fit: Fit) -> Table:
     table = _table("check", "result")
     lack: dict[str, Any] = fit.lack_of_fit
-    table.add_row("R², rms residual", f"{fit.r2:.4f}, {fit.rmse:.4f} nats")
+    if fit.r2 is not None:
+        table.add_row("R², rms residual", f"{fit.r2:.4f}, {fit.rmse:.4f} nats")
     table.add_row(
         "optimum",
         f"objective {fit.objective:.6g}, gradient {fit.gradient_norm:.1e}, "
@@ -97,7 +98,8 @@ def _quality(fit: Fit) -> Table:
             )
     for name, form in lack["multiplicities"].items():
         listed = ", ".join(f"m({r}) = {m:.3f}" for r, m in form["multiplicity"].items())
-        table.add_row(f"m(r), {name}", listed)
+        if listed:
+            table.add_row(f"m(r), {name}", listed)
     if fit.extrapolation:
         ahead: dict[str, Any] = fit.extrapolation
         phi = "" if ahead["phi"] is None else f", φ there {ahead['phi']:.3f}"

@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 from isodepth.accounting import Account, Injection
 from isodepth.errors import InputError
 from isodepth.model.config import HEAD_SIZE, LoopedConfig
-from isodepth.training.packing import LongDocuments
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+LongDocuments = Literal["split", "crop"]  # what packing does with those longer than a row
 
 VOCABULARY_MULTIPLE = 64  # the published 32,001 entries are padded to 32,064
 

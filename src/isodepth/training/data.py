@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isodepth.errors import InputError
-from isodepth.training.packing import LongDocuments, Packing, pack
+from isodepth.training.config import LongDocuments
+from isodepth.training.packing import Packing, pack
 from isodepth.training.tokens import Tokenizer, load_tokenizer
 
 SplitName = Literal["train", "validation"]

@@ -14,12 +14,11 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-LongDocuments = Literal["split", "crop"]
+from isodepth.training.config import LongDocuments
 
 BUFFER = 1024  # documents at hand when the best fit is chosen
 
