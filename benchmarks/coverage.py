@@ -128,10 +128,10 @@ def intervals(problem: Problem, resamples: int, seed: int) -> tuple[float, dict[
     return phi, found
 
 
-def cell(job: tuple[int, str, str, int, int]) -> dict[str, tuple[float, float]]:
+def cell(job: tuple[int, str, str, int, int, int]) -> dict[str, tuple[float, float]]:
     """Coverage and relative width of every method in one world at one size."""
-    n, world, estimator, simulations, resamples = job
-    rng = np.random.default_rng([n, WORLDS.index(world)])
+    n, world, estimator, simulations, resamples, seed = job
+    rng = np.random.default_rng([n, WORLDS.index(world), seed])
     problem = build(layout(n), Conventions(estimator=estimator))
     phis, found = [], defaultdict(list)
     for k, y in enumerate(simulate(problem, world, simulations, rng)):
@@ -169,12 +169,15 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=400)
     parser.add_argument("--estimator", default="huber")
+    parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=SIZES)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     started = time.time()
-    keys = [(n, world) for n in SIZES for world in WORLDS]
-    jobs = [(n, w, options.estimator, options.simulations, options.resamples) for n, w in keys]
+    keys = [(n, world) for n in options.sizes for world in WORLDS]
+    settings = (options.estimator, options.simulations, options.resamples, options.seed)
+    jobs = [(n, w, *settings) for n, w in keys]
     with ProcessPoolExecutor(options.workers) as pool:
         cells = dict(zip(keys, pool.map(cell, jobs), strict=True))
     lines = table(cells)
@@ -184,7 +187,7 @@ def main() -> None:
     record = (
         f"{date.today()}, commit {commit}, {platform.machine()} {options.workers} cores, "
         f"{options.simulations} simulations a cell, {options.resamples} resamples, "
-        f"{options.estimator}, {time.time() - started:.0f} s"
+        f"{options.estimator}, seed {options.seed}, {time.time() - started:.0f} s"
     )
     print("\n".join([record, "", *lines]))
     if options.write:
