@@ -1,5 +1,10 @@
 """Sweeps whose truth is known."""
 
+import os
+
+# two threads wait for each other at every small operation; two processes do not
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pandas as pd
 import pytest
