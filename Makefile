@@ -10,7 +10,7 @@ measure: $(VENV)/measuring
 	$(BIN)/isodepth fit published --out results/published
 
 test: $(VENV)/everything
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -rs
 
 check: $(VENV)/everything
 	$(BIN)/ruff check .

@@ -316,13 +316,14 @@ def _gram(rows: Array, w: Array) -> Array:
 
 def _raw(theta: Array, design: Design) -> dict[str, Array]:
     alpha, beta = theta[:, 2], theta[:, 4]
-    return {
-        "E": theta[:, 0],
-        "A": np.exp(theta[:, 1] + alpha * design.log_n0),
-        "alpha": alpha,
-        "B": np.exp(theta[:, 3] + beta * design.log_d0),
-        "beta": beta,
-    }
+    with np.errstate(over="ignore"):  # exponents without sense give an infinite A or B
+        return {
+            "E": theta[:, 0],
+            "A": np.exp(theta[:, 1] + alpha * design.log_n0),
+            "alpha": alpha,
+            "B": np.exp(theta[:, 3] + beta * design.log_d0),
+            "beta": beta,
+        }
 
 
 LAWS: dict[str, Law] = {law.name: law for law in (Additive(), Coupled())}

@@ -34,12 +34,16 @@ class Identified:
 def identify(problem: Problem, theta: Array) -> Identified:
     """What the fit at theta (p,) can be asked for."""
     errors = dict(zip(problem.theta_names, standard_errors(problem, theta), strict=True))
-    reported = [*problem.law.raw(theta[None], problem.design), *problem.eta_names]
+    raw = problem.law.raw(theta[None], problem.design)
+    reported = [*raw, *problem.eta_names]
     if "phi" not in reported and problem.multiplicity.name == "power":
         reported.append("phi")
     missing = _structural(problem, reported)
     for name, why in _numerical(problem, theta, errors).items():
         missing.setdefault(name, why)
+    for name, value in raw.items():
+        if not np.isfinite(value[0]):
+            missing.setdefault(name, "the fit ran to a value too large to write")
     return Identified(
         names=frozenset(reported) - frozenset(missing), missing=missing, standard_errors=errors
     )

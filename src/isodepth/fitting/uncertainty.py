@@ -40,8 +40,9 @@ class Resamples:
         log: the quantity is positive and its logarithm is the better scale.
         """
         if log:
-            low, high = self.interval(float(np.log(value)), np.log(draws))
-            return float(np.exp(low)), float(np.exp(high))
+            with np.errstate(all="ignore"):  # what has no logarithm gives an end that isn't finite
+                low, high = self.interval(float(np.log(value)), np.log(draws))
+                return float(np.exp(low)), float(np.exp(high))
         half = float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) * self.standard_error(draws)
         return value - half, value + half
 
