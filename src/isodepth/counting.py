@@ -11,7 +11,7 @@ from isodepth.errors import InputError
 from isodepth.laws import Array
 
 Counting = Literal["once", "rec", "none", "regressed"]
-COUNTINGS: dict[str, str] = {
+COUNTINGS: dict[Counting, str] = {
     "once": "n_once includes the injection",
     "rec": "n_rec includes the injection",
     "none": "the injection is not counted",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from scipy import special
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
+LawName = Literal["additive", "coupled"]
+MultiplicityName = Literal["power", "free"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class Multiplicity(Protocol):
     """m(r): how many unlooped copies r passes are worth."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> MultiplicityName: ...
 
     def columns(self, recurrences: Array) -> Array:
         """z (q, n) with log m = zᵀη."""
@@ -72,7 +74,7 @@ class Multiplicity(Protocol):
 class Power:
     """m(r) = r^φ (arXiv 2604.21106)."""
 
-    name: str = "power"
+    name: MultiplicityName = "power"
 
     def columns(self, recurrences: Array) -> Array:
         if np.all(recurrences == 1):
@@ -87,7 +89,7 @@ class Power:
 class Free:
     """An m of its own for every r > 1: no assumed form."""
 
-    name: str = "free"
+    name: MultiplicityName = "free"
 
     def columns(self, recurrences: Array) -> Array:
         return np.array([recurrences == r for r in _looped(recurrences)], dtype=float).reshape(
@@ -110,7 +112,7 @@ class Law(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> LawName: ...
 
     @property
     def formula(self) -> str: ...
@@ -144,7 +146,7 @@ ETA_BOUNDS = (-12.0, 12.0)
 class Additive:
     """L = E + A·N_eff^(−α) + B·D^(−β) (arXiv 2604.21106; Hoffmann et al. 2203.15556, eq. 2)."""
 
-    name: str = "additive"
+    name: LawName = "additive"
     formula: str = "L = E + A·(N_once + m(r)·N_rec)^(−α) + B·D^(−β)"
     shape: tuple[str, ...] = ("E", "log_A0", "alpha", "log_B0", "beta")
     bounds: tuple[tuple[float, float], ...] = (_FLOOR, _LOG_TERM, _EXPONENT, _LOG_TERM, _EXPONENT)
@@ -185,7 +187,7 @@ class Coupled:
     soft maximum of the two terms with γ as its temperature, and the fit's long valley is gone.
     """
 
-    name: str = "coupled"
+    name: LawName = "coupled"
     formula: str = "L = E + (A·(N_once + m(r)·N_rec)^(−α) + B·D^(−β))^γ"
     shape: tuple[str, ...] = (
         "E",
@@ -326,5 +328,5 @@ def _raw(theta: Array, design: Design) -> dict[str, Array]:
         }
 
 
-LAWS: dict[str, Law] = {law.name: law for law in (Additive(), Coupled())}
-MULTIPLICITIES: dict[str, Multiplicity] = {m.name: m for m in (Power(), Free())}
+LAWS: dict[LawName, Law] = {"additive": Additive(), "coupled": Coupled()}
+MULTIPLICITIES: dict[MultiplicityName, Multiplicity] = {"power": Power(), "free": Free()}

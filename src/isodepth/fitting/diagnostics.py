@@ -13,14 +13,8 @@ from scipy import stats
 
 from isodepth.fitting.estimate import Estimate, estimate, refit
 from isodepth.fitting.identify import identify
-from isodepth.fitting.problem import (
-    LawName,
-    MultiplicityName,
-    Problem,
-    build,
-    replicate_sets,
-)
-from isodepth.laws import LAWS, MULTIPLICITIES, Array
+from isodepth.fitting.problem import Problem, build, replicate_sets
+from isodepth.laws import LAWS, MULTIPLICITIES, Array, LawName, MultiplicityName
 
 _STARTS = 5  # besides the optimum, shared with a fit that differs in its estimator alone
 _NAMED = 5  # most influential runs listed
@@ -87,8 +81,8 @@ class LackOfFit:
     """How the law's form stands up to the runs."""
 
     curvature: CurvatureTest | None
-    laws: dict[str, FormFit]  # additive and coupled, with the fit's multiplicity
-    multiplicities: dict[str, FormFit]  # power and free, with the fit's law
+    laws: dict[LawName, FormFit]  # additive and coupled, with the fit's multiplicity
+    multiplicities: dict[MultiplicityName, FormFit]  # power and free, with the fit's law
     replicates: Replicates | None
     influence: tuple[Influence, ...]  # most influential first
     max_abs_delta_phi: float | None
@@ -111,9 +105,9 @@ class Extrapolation:
 def lack_of_fit(problem: Problem, fitted: Estimate) -> LackOfFit:
     """Every check of the law's form that these runs allow."""
     own = (problem.law.name, problem.multiplicity.name)
-    forms: dict[tuple[str, str], FormFit] = {}
+    forms: dict[tuple[LawName, MultiplicityName], FormFit] = {}
 
-    def form(law: str, multiplicity: str) -> FormFit:
+    def form(law: LawName, multiplicity: MultiplicityName) -> FormFit:
         key = (law, multiplicity)
         if key not in forms:
             forms[key] = _form(problem, law, multiplicity, fitted if key == own else None)
@@ -217,12 +211,12 @@ def curvature_test(problem: Problem, theta: Array) -> CurvatureTest | None:
 
 def _form(
     problem: Problem,
-    law: LawName | str,
-    multiplicity: MultiplicityName | str,
+    law: LawName,
+    multiplicity: MultiplicityName,
     known: Estimate | None,
 ) -> FormFit:
     """Least squares for the likelihood, the fit's own estimator for prediction."""
-    conventions = replace(problem.conventions, law=law, multiplicity=multiplicity)  # type: ignore[arg-type]
+    conventions = replace(problem.conventions, law=law, multiplicity=multiplicity)
     same = problem.with_conventions(conventions)
     squares = problem.with_conventions(replace(conventions, estimator="lsq"))
     own = known or estimate(same)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,11 @@ from isodepth.errors import InputError
 from isodepth.fitting.diagnostics import extrapolation, lack_of_fit
 from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import Identified, identify, tokens_follow_size
-from isodepth.fitting.problem import Conventions, Problem, build
+from isodepth.fitting.problem import Conventions, Estimator, Problem, build
 from isodepth.fitting.result import Fit, FittedLaw, Interval
 from isodepth.fitting.uncertainty import Profile, Resamples, profile, resample
 from isodepth.fitting.warn import warnings_of
-from isodepth.laws import LAWS, Array
+from isodepth.laws import LAWS, Array, LawName, MultiplicityName
 from isodepth.runs import Runs, load_runs
 
 DEFAULT_RESAMPLES = 1000
@@ -44,9 +45,9 @@ def fit(
     runs: Runs | str | Path | pd.DataFrame,
     *,
     recipe: str | None = None,
-    law: str = "additive",
-    multiplicity: str = "power",
-    estimator: str = "huber",
+    law: LawName = "additive",
+    multiplicity: MultiplicityName = "power",
+    estimator: Estimator = "huber",
     count_injection: Counting = "once",
     huber_delta: float = 1e-3,
     bootstrap: int = DEFAULT_RESAMPLES,
@@ -77,9 +78,9 @@ def fit(
     if isinstance(bootstrap, bool) or bootstrap < 0 or 0 < bootstrap < 50:
         raise InputError(f"bootstrap = {bootstrap} must be 0 or at least 50 resamples")
     conventions = Conventions(
-        law=law,  # type: ignore[arg-type]
-        multiplicity=multiplicity,  # type: ignore[arg-type]
-        estimator=estimator,  # type: ignore[arg-type]
+        law=law,
+        multiplicity=multiplicity,
+        estimator=estimator,
         count_injection=count_injection,
         huber_delta=huber_delta,
     )
@@ -253,16 +254,17 @@ def _sensitivity(
 
 
 def _conventions(problem: Problem) -> Iterator[Conventions]:
+    estimators: tuple[Estimator, ...] = get_args(Estimator)
     for law in LAWS:
-        for estimator in ("huber", "lsq"):
+        for estimator in estimators:
             for counting in COUNTINGS:
                 if counting == "regressed" and why_not_regressed(problem.frame):
                     continue
                 yield replace(
                     problem.conventions,
-                    law=law,  # type: ignore[arg-type]
+                    law=law,
                     estimator=estimator,
-                    count_injection=counting,  # type: ignore[arg-type]
+                    count_injection=counting,
                     multiplicity="power",
                 )
 

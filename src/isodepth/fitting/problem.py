@@ -19,12 +19,12 @@ from isodepth.laws import (
     Design,
     Integers,
     Law,
+    LawName,
     Multiplicity,
+    MultiplicityName,
 )
 
 Estimator = Literal["huber", "lsq"]
-LawName = Literal["additive", "coupled"]
-MultiplicityName = Literal["power", "free"]
 _BUDGET_GAP = 0.05  # runs whose FLOPs lie closer than this (relative) share a budget
 _LEAST_REPLICATE_FREEDOM = 8  # degrees of freedom a budget's replicates need to weight its runs
 

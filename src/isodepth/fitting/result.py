@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from isodepth.errors import InputError
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.uncertainty import Resamples
-from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design
+from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design, LawName, MultiplicityName
 
 FORMAT = 1
 Interval = tuple[float, float]
@@ -23,8 +23,8 @@ Interval = tuple[float, float]
 class FittedLaw:
     """The law at the optimum and at every resample: all that prediction needs."""
 
-    law: str
-    multiplicity: str
+    law: LawName
+    multiplicity: MultiplicityName
     levels: tuple[float, ...]  # the values of r that were fitted
     theta_names: tuple[str, ...]
     theta: Array  # (p,)
@@ -103,7 +103,7 @@ class Fit:
     n_starts: int
     n_starts_agreeing: int
     lack_of_fit: dict[str, object]
-    sensitivity: list[dict[str, object]]
+    sensitivity: list[dict[str, Any]]
     extrapolation: dict[str, object] | None
     warnings: list[str]
     notes: list[str]

@@ -76,14 +76,14 @@ def _intervals(fit: Fit, problem: Problem) -> list[str]:
             f"{resamples.n_units} groups of runs are fewer than the {_FEW_GROUPS} at which the "
             "interval's coverage was measured: it may cover less than 95%"
         )
-    phis = [float(a["phi"]) for a in fit.sensitivity if a["phi"] is not None]  # type: ignore[arg-type]
+    phis = [float(a["phi"]) for a in fit.sensitivity if a["phi"] is not None]
     if phis and max(phis) - min(phis) > ci95[1] - ci95[0]:
         said.append(
             f"φ runs from {min(phis):.3f} to {max(phis):.3f} over laws, estimators and counting "
             "conventions, further than its interval is wide"
         )
     outside = [a for a in fit.sensitivity if a["phi"] is not None]
-    far = [a for a in outside if not ci95[0] <= float(a["phi"]) <= ci95[1]]  # type: ignore[arg-type]
+    far = [a for a in outside if not ci95[0] <= float(a["phi"]) <= ci95[1]]
     if far:
         said.append(
             f"{len(far)} of {len(outside)} combinations of law, estimator and counting put φ "
