@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from rich.console import Console, RenderableType
 from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
+from isodepth.output import Output
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -27,30 +27,17 @@ RunsArgument = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
-    """Options of every command."""
+class Common(Output):
+    """Options of every measuring command."""
 
-    json: Annotated[str | None, arg(metavar="PATH")] = None
-    """Write the result as JSON; '-' is standard output, which then holds nothing else."""
     seed: int = 0
     """Seed of everything random."""
-    quiet: bool = False
-    """Print no report and no progress."""
 
     def deliver(self, result: dict[str, Any], report: RenderableType) -> None:
         """Print the report, write the JSON."""
         if not self.quiet and self.json != "-":
             Console(width=None if sys.stdout.isatty() else 100).print(report)
-        if self.json is None:
-            return
-        text = json.dumps(result, allow_nan=False) + "\n"
-        if self.json == "-":
-            sys.stdout.write(text)
-            return
-        try:
-            Path(self.json).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{self.json} can't be written: {error.strerror}") from error
+        self.write(result)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, float], None]]:
@@ -125,8 +112,8 @@ class FitCommand(FitOptions):
 
         result = self.fit(load_runs(self.runs), self.out)
         self.deliver(result.to_dict(), fit_report(result))
-        if self.out is not None and not self.quiet:
-            print(f"figures, report and fit.json: {self.out}", file=sys.stderr)
+        if self.out is not None:
+            self.say(f"figures, report and fit.json: {self.out}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ class Fit:
     ci95: dict[str, Interval | None]
     interval_method: str
     n_resamples: int
-    profile_phi: dict[str, object] | None  # the profile's 95% interval and its curve
+    profile_phi: dict[str, Any] | None  # the profile's 95% interval and its curve
     r2: float | None  # of the loss; None: as many parameters as runs, so that it says nothing
     rmse: float  # nats
     objective: float  # summed over runs

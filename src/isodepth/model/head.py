@@ -22,7 +22,7 @@ def capped_loss(x: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     visit, since the loss is a mean and its gradient needs nothing from later on; the backward only
     scales it. Costs 6·V·d per row, as an ordinary head does, and one slice of logits in memory.
     """
-    loss: Tensor = _CappedLoss.apply(x, head, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = _CappedLoss.apply(x, head, targets)  # type: ignore[no-untyped-call]  # torch's
     return loss
 
 

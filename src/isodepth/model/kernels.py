@@ -25,19 +25,19 @@ MAX_LENGTH = 512  # tokens in a row
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     """x / rms(x) · scale over the last axis of x, [..., d]."""
-    out: Tensor = _RMSNorm.apply(x, scale, eps)  # type: ignore[no-untyped-call]
+    out: Tensor = _RMSNorm.apply(x, scale, eps)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 
 def normed_linear(x: Tensor, scale: Tensor, weight: Tensor, eps: float) -> Tensor:
     """rms_norm(x, scale) weightᵀ: x is [..., d], weight [m, d]."""
-    out: Tensor = _NormedLinear.apply(x, scale, weight, eps)  # type: ignore[no-untyped-call]
+    out: Tensor = _NormedLinear.apply(x, scale, weight, eps)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 
 def normed_mlp(x: Tensor, scale: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
     """x + relu(rms_norm(x, scale) upᵀ)² downᵀ: x is [..., d], up [h, d], down [d, h]."""
-    out: Tensor = _NormedMLP.apply(x, scale, up, down, eps)  # type: ignore[no-untyped-call]
+    out: Tensor = _NormedMLP.apply(x, scale, up, down, eps)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 
@@ -46,7 +46,7 @@ def attend(qkv: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
 
     `cos` and `sin` are [T, D / 2].
     """
-    out: Tensor = _Attend.apply(qkv, cos, sin, eps)  # type: ignore[no-untyped-call]
+    out: Tensor = _Attend.apply(qkv, cos, sin, eps)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 

@@ -67,8 +67,8 @@ def write_figures(runs: Runs, fit: Fit, out: Path) -> list[Path]:
             # the layout is found once, in drawing the PNG, and then held: it is most of the cost
             figure.set_dpi(_PNG_DPI)
             canvas = FigureCanvasAgg(figure)
-            canvas.draw()  # type: ignore[no-untyped-call]
-            pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+            canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
+            pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # likewise
             imsave(out / f"{name}.png", pixels)
             figure.set_layout_engine("none")
             # without a date the same runs give the same bytes
@@ -276,7 +276,7 @@ def profile_figure(fit: Fit) -> Figure | None:
         return None
     values = np.asarray(fit.profile_phi["values"], dtype=float)
     rise = np.asarray(fit.profile_phi["objective"], dtype=float) / fit.objective - 1.0
-    threshold = float(fit.profile_phi["threshold"]) / fit.objective - 1.0  # type: ignore[arg-type]
+    threshold = float(fit.profile_phi["threshold"]) / fit.objective - 1.0
     with _style():
         figure = Figure(figsize=(3.6, 2.7), layout="constrained")
         axes = figure.subplots()
@@ -333,5 +333,5 @@ def _title(fit: Fit) -> str:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its keys are literals in the stubs
         yield

@@ -23,9 +23,9 @@ _WIDTH = 100
 
 def to_text(report: RenderableType) -> str:
     """A report as plain text."""
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
-    console.print(report)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    text = io.StringIO()
+    Console(file=text, width=_WIDTH, color_system=None).print(report)
+    return text.getvalue()
 
 
 def fit_report(fit: Fit) -> RenderableType:

@@ -1,8 +1,6 @@
 """The commands `train`, `data` and `generate`. Torch is imported only when one of them runs."""
 
 import dataclasses
-import json
-import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,35 +9,8 @@ from typing import Annotated, Any
 import tyro
 
 from isodepth.errors import InputError
+from isodepth.output import Output
 from isodepth.training.config import TrainConfig, read_toml
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """Where a command's results go."""
-
-    json: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """write the results as JSON; `-` is standard output, and then nothing else goes there"""
-    quiet: bool = False
-    """no progress on standard error"""
-
-    def write(self, content: dict[str, Any]) -> None:
-        """Write `content` where `--json` says, if it says."""
-        if self.json is None:
-            return
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        if self.json == "-":
-            sys.stdout.write(text)
-        else:
-            try:
-                Path(self.json).write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise InputError(f"--json {self.json} can't be written: {error}") from error
-
-    def say(self, text: str) -> None:
-        """Tell the user something that is not a result."""
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
 
 
 def _flags() -> list[tuple[str, Any, Any]]:
@@ -72,7 +43,7 @@ _Settings: type = dataclasses.make_dataclass(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Output, _Settings):  # type: ignore[misc]
+class Train(Output, _Settings):  # type: ignore[misc]  # a class made from TrainConfig's fields
     """Train one looped language model, or go on with a run that was interrupted.
 
     Settings come from --config, then from flags, which win. Run again with the same settings to

@@ -1,0 +1,44 @@
+"""Where the results of a command go: the part of the contract that every command shares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from isodepth.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Options of every command."""
+
+    json: Annotated[str | None, arg(metavar="PATH")] = None
+    """Write the result as JSON; '-' is standard output, which then holds nothing else."""
+    quiet: bool = False
+    """Print no report and no progress."""
+
+    def write(self, result: dict[str, Any]) -> None:
+        """Write the result where `--json` says, if it says.
+
+        Raises InputError where the path can't be written.
+        """
+        if self.json is None:
+            return
+        text = json.dumps(result, allow_nan=False) + "\n"
+        if self.json == "-":
+            sys.stdout.write(text)
+            return
+        try:
+            Path(self.json).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.json} can't be written: {error.strerror}") from error
+
+    def say(self, text: str) -> None:
+        """Tell the user something that is not a result, on standard error."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
