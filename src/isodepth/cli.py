@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,10 +35,10 @@ class Common(Output):
     """Seed of everything random."""
 
     def deliver(self, result: dict[str, Any], report: RenderableType) -> None:
-        """Print the report, write the JSON."""
+        """Write the JSON, print the report."""
+        self.write(result)
         if not self.quiet and self.json != "-":
             Console(width=None if sys.stdout.isatty() else 100).print(report)
-        self.write(result)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, float], None]]:
@@ -257,4 +258,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader, `head` say, has left: nothing more can be said, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)

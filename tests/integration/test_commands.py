@@ -1,6 +1,7 @@
 """Whole commands on real files, as a user runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,19 @@ def test_account_and_isoflop():
 def test_quiet_prints_nothing():
     done = isodepth("account", "--width", "128", "-r", "2", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_reader_that_left_is_no_traceback_and_costs_no_json(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    path = tmp_path / "account.json"
+    command = [sys.executable, "-m", "isodepth", "account", "--width", "128", "-r", "2"]
+    done = subprocess.run(
+        [*command, "--json", path], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(path.read_text())["n_total"] > 0
 
 
 def test_own_table_in_every_format(tmp_path):
