@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
 from isodepth.output import Output
+from isodepth.sweep.commands import CollectCommand, PlanCommand, StatusCommand, SweepCommand
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -233,6 +234,10 @@ COMMANDS: dict[str, Any] = {
     "isoflop": IsoflopCommand,
     "equivalent": EquivalentCommand,
     "account": AccountCommand,
+    "plan": PlanCommand,
+    "sweep": SweepCommand,
+    "status": StatusCommand,
+    "collect": CollectCommand,
     "data": Data,
     "train": Train,
     "generate": Generate,
@@ -249,11 +254,11 @@ def main(arguments: list[str] | None = None) -> int:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     try:
-        command.run()
+        status: int | None = command.run()
     except InputError as error:
         print(f"isodepth: {error}", file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 def entry() -> None:

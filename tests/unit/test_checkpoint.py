@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from isodepth.errors import InputError  # noqa: E402
+from isodepth.files import replace_synced  # noqa: E402
 from isodepth.training.checkpoint import (  # noqa: E402
     State,
     newest_checkpoint,
-    replace_synced,
     save_checkpoint,
 )
 

@@ -8,7 +8,6 @@ accident to its bytes is found by the checksums, and the checkpoint before it is
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isodepth.errors import InputError
+from isodepth.files import sync, write_synced
 from isodepth.training.data import file_sha256
 
 KEPT = 2  # newest checkpoints that are kept
@@ -71,15 +71,15 @@ def save_checkpoint(
     for name, tensors in ((MODEL_FILE, model), (OPTIMIZER_FILE, optimizer)):
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(plain, partial / name)
-        _sync(partial / name)
+        sync(partial / name)
         checksums[name] = file_sha256(partial / name)
     content = {"format": 1, "state": asdict(state), "sha256": checksums}
     write_synced(partial / STATE_FILE, json.dumps(content | {"checksum": _digest(content)}))
-    _sync(partial)
+    sync(partial)
     if final.exists():  # a resumed run has come by here again
         shutil.rmtree(final)
     partial.rename(final)
-    _sync(folder)
+    sync(folder)
     present = _checkpoints(folder)
     # Those beyond this step are damaged, or the run would have gone on from them.
     useless = [path for step, path in present if step > state.step]
@@ -122,22 +122,6 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, []
 
 
-def write_synced(file: Path, text: str) -> None:
-    """Write a text file and wait until it is on the disk."""
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def replace_synced(file: Path, text: str) -> None:
-    """Replace a text file by another at once: a reader sees the old one or the new one, whole."""
-    partial = file.with_name(f".{file.name}.writing")
-    write_synced(partial, text)
-    partial.replace(file)
-    _sync(file.parent)
-
-
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Step and folder of everything with a checkpoint's name, newest first."""
     if not folder.is_dir():
@@ -167,12 +151,3 @@ def _open(folder: Path) -> Checkpoint:
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Have the system put a file, or a folder's list of names, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -99,6 +99,8 @@ class Prepare(Output):
     """splits text files into documents; otherwise each file is one"""
     subset: str | None = None
     """configuration of a Hugging Face data set, such as sample-10BT"""
+    max_documents: int | None = None
+    """read only so many documents, the first ones; default: all"""
     start_token: str | None = None
     """the token of a tokenizer.json that begins a document, if it isn't a common one"""
 
@@ -110,7 +112,11 @@ class Prepare(Output):
             self.say(f"{documents:,} documents, {tokens:,} tokens")
 
         source = open_source(
-            self.source, column=self.column, separator=self.separator, subset=self.subset
+            self.source,
+            column=self.column,
+            separator=self.separator,
+            subset=self.subset,
+            max_documents=self.max_documents,
         )
         header = prepare(
             source,

@@ -1,5 +1,6 @@
 """Losses and gradients of whole batches, in pieces that fit the memory."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -36,8 +37,9 @@ class LossModel(Protocol):
 class Engine:
     """Runs one model on one rank's device.
 
-    `micro_batch` is the number of rows handled at once: the given one, or else a first guess that
-    is lowered whenever memory runs out. `bf16` runs the model under autocast.
+    `micro_batch` is the number of rows handled at once: the given one, or else a first guess; it is
+    halved `halvings` times, and again whenever memory runs out. `bf16` runs the model under
+    autocast.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Engine:
         rows: int,
         sequence_length: int,
         micro_batch: int | None,
+        halvings: int = 0,
         bf16: bool,
         compile: bool,
     ) -> None:
@@ -61,6 +64,9 @@ class Engine:
         self._sequence_length = sequence_length
         guess = FIRST_MICRO_TOKENS[ranks.device.type] // sequence_length
         self.micro_batch = largest_divisor(rows, micro_batch or max(1, guess))
+        if halvings:  # main memory ran out, perhaps since `micro_batch` was found
+            limit = largest_divisor(rows, max(1, guess)) >> halvings
+            self.micro_batch = largest_divisor(rows, min(self.micro_batch, limit))
 
     def gradients(self, batch: NDArray[np.int64]) -> float:
         """Leave the gradient of the mean loss of this rank's `batch` on the parameters.
@@ -140,9 +146,10 @@ def gradient_norm(model: LossModel) -> float:
     return float(torch.nn.utils.get_total_norm(gradients))
 
 
+@functools.cache
 def measure_peak(ranks: Ranks, *, bf16: bool) -> float:
     """FLOP/s of a large matrix product, the best of `PEAK_SECONDS` on every rank at the same time,
-    summed over ranks: what shares of the peak are given of."""
+    summed over ranks: what shares of the peak are given of. Measured once in a process."""
     device = ranks.device
     size = PEAK_SIZE[device.type]
     matrix = torch.ones(size, size, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)

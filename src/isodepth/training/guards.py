@@ -16,17 +16,31 @@ LOCK_FILE = ".lock"
 ECHO_SECONDS = 2.0
 
 
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; one more, later, acts as if we weren't here.
+# SIGUSR2 is what Slurm sends before a job's time is over (`sbatch --signal=USR2@90`, submitit).
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
-    Outside the main thread, where Python allows no handlers, the event is never set.
+
+class FolderBusyError(InputError):
+    """Another process holds the run's folder."""
+
+
+class Stop(threading.Event):
+    """Set when the run is to end after the step in progress."""
+
+    number: int | None = None  # the signal that set it
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """An event that one of `STOPPING` sets; one more, later, acts as if we weren't here.
+
+    Outside the main thread, where Python allows no handlers, no signal sets it.
     """
-    stop = threading.Event()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.getsignal(number) for number in STOPPING}
     ignored_until = 0.0
 
     def restore() -> None:
@@ -36,6 +50,7 @@ def stop_signals() -> Iterator[threading.Event]:
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal ignored_until
         if not stop.is_set():
+            stop.number = number
             stop.set()
             ignored_until = time.monotonic() + ECHO_SECONDS
         elif time.monotonic() >= ignored_until:
@@ -54,7 +69,7 @@ def stop_signals() -> Iterator[threading.Event]:
 def only_process(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the system lets go of it however the process ends.
 
-    Raises InputError where another process holds it.
+    Raises FolderBusyError where another process holds it.
     """
     with (folder / LOCK_FILE).open("w") as lock:
         try:
@@ -62,5 +77,5 @@ def only_process(folder: Path) -> Iterator[None]:
             # can't outlive us.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"another process is training in {folder}") from error
+            raise FolderBusyError(f"another process is training in {folder}") from error
         yield

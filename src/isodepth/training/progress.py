@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from isodepth.errors import InputError
-from isodepth.training.checkpoint import replace_synced
+from isodepth.files import replace_synced
 from isodepth.training.config import TrainConfig
 from isodepth.training.record import LOSS_FILE, finite
 

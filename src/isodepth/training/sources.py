@@ -10,6 +10,7 @@ import platform
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def open_source(
     column: str = "text",
     separator: str | None = None,
     subset: str | None = None,
+    max_documents: int | None = None,
 ) -> Source:
     """The source that `spec` names.
 
@@ -53,9 +55,22 @@ def open_source(
     column: the field that holds the text in JSON Lines, Parquet and Hugging Face data sets.
     separator: splits text files into documents; None makes each file one document.
     subset: the configuration of a Hugging Face data set, such as `sample-10BT`.
+    max_documents: only so many documents, the first ones; None: all.
 
     Raises InputError where `spec` names nothing that can be read.
     """
+    source = _whole_source(spec, column=column, separator=separator, subset=subset)
+    if max_documents is None:
+        return source
+    if max_documents < 1:
+        raise InputError(f"max_documents = {max_documents} must be at least 1")
+    return Source(
+        name=f"{source.name}, first {max_documents} documents",
+        documents=lambda: islice(source.documents(), max_documents),
+    )
+
+
+def _whole_source(spec: str, *, column: str, separator: str | None, subset: str | None) -> Source:
     if spec == "stdlib":
         return Source(name=f"stdlib of Python {platform.python_version()}", documents=_stdlib)
     if separator == "":

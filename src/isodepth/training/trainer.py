@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from isodepth.errors import InputError
+from isodepth.files import replace_synced
 from isodepth.model.looped import LoopedModel
 from isodepth.training.checkpoint import (
     Checkpoint,
     State,
     newest_checkpoint,
-    replace_synced,
     save_checkpoint,
 )
 from isodepth.training.config import TrainConfig, changed_settings
@@ -51,18 +51,30 @@ from isodepth.training.schedule import lr_scale
 CHECKPOINTS = "checkpoints"
 
 
-def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
+def train(
+    config: TrainConfig,
+    *,
+    quiet: bool = False,
+    stop: threading.Event | None = None,
+    sink: Sink | None = None,
+    halvings: int = 0,
+) -> dict[str, Any]:
     """Train, or go on with, the run in `config.out`, and return its record as JSON values.
 
-    SIGTERM and SIGINT end it after the step in progress, with a checkpoint, as `interrupted`;
+    SIGTERM, SIGINT and SIGUSR2 end it after the step in progress, with a checkpoint, as
+    `interrupted`, and so does `stop` where it is given, which then takes the signals' place;
     calling this again goes on. A run that is done or diverged is not trained again: its record
-    is returned as it is. Under `torchrun` every rank calls this; `data` and `out` must be the
-    same folders for all of them.
+    is returned as it is. `sink` is told of every step. A micro-batch that is found automatically
+    begins 2^`halvings` times smaller. Under `torchrun` every rank calls this; `data` and `out` must
+    be the same folders for all of them.
 
     Raises InputError for data, settings or a folder that can't be used, among them a folder that
     holds another run, or the same run with settings that would change its losses.
     """
-    with stop_signals() as stop, join_ranks(config.device) as ranks, ExitStack() as cleanup:
+    with ExitStack() as cleanup:
+        if stop is None:
+            stop = cleanup.enter_context(stop_signals())
+        ranks = cleanup.enter_context(join_ranks(config.device))
         data = open_data(config.data)
         if ranks.local_rank == 0:
             data.verify()
@@ -72,8 +84,8 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
             config.out.mkdir(parents=True, exist_ok=True)
             cleanup.enter_context(only_process(config.out))
         _choose_kernels(deterministic=config.deterministic)
-        session = _Session(config, data, ranks, stop, quiet=quiet)
-        return session.run().to_json()
+        session = _Session(config, data, ranks, stop, quiet=quiet, halvings=halvings)
+        return session.run(sink).to_json()
 
 
 def _finished(config: TrainConfig, data: TokenData) -> dict[str, Any] | None:
@@ -115,6 +127,7 @@ class _Session:
         stop: threading.Event,
         *,
         quiet: bool,
+        halvings: int,
     ) -> None:
         self._config, self._data, self._ranks, self._stop = config, data, ranks, stop
         self._quiet = quiet
@@ -157,16 +170,17 @@ class _Session:
             rows=config.batch_rows // ranks.world_size,
             sequence_length=config.sequence_length,
             micro_batch=config.micro_batch if before is None else before.micro_batch,
+            halvings=halvings if config.micro_batch is None else 0,
             bf16=self._bf16,
             compile=config.compile,
         )
         self._peak = measure_peak(ranks, bf16=self._bf16)
         self._begin = time.perf_counter()
 
-    def run(self) -> Record:
+    def run(self, sink: Sink | None) -> Record:
         """Train to the end or an interruption; rank 0 writes what is written."""
         with ExitStack() as cleanup:
-            sinks: list[Sink] = []
+            sinks: list[Sink] = [] if sink is None else [sink]
             sync_log: Callable[[], None] = _nothing
             if self._ranks.first:
                 tokenizer = self._data.folder / TOKENIZER_FILE
@@ -176,9 +190,9 @@ class _Session:
                 others = open_sinks(
                     self._config, done=self._done, steps=self._steps, quiet=self._quiet
                 )
-                sinks = [log, *others]
-                for sink in sinks:
-                    cleanup.callback(sink.close)
+                sinks += [log, *others]
+                for other in (log, *others):
+                    cleanup.callback(other.close)
             status, loss = self._train(sinks, sync_log)
         record = self._record(status, loss)
         if self._ranks.first:

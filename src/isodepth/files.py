@@ -1,0 +1,58 @@
+"""Writing files so that a reader, or a crash at any moment, sees the old content or the new."""
+
+import os
+import uuid
+from pathlib import Path
+
+
+def write_synced(file: Path, text: str) -> None:
+    """Write a text file and wait until it is on the disk."""
+    with file.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def replace_synced(file: Path, text: str) -> None:
+    """Replace a text file by another at once: a reader sees the old one or the new one, whole."""
+    partial = _beside(file)
+    try:
+        write_synced(partial, text)
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(file.parent)
+
+
+def create_synced(file: Path, text: str) -> bool:
+    """Create a text file whole, or leave alone the one that is there; whether it was created.
+
+    Of several processes, on one machine or on several that share the folder, exactly one creates
+    it: a hard link to a finished file either appears or fails, also over NFS.
+    """
+    partial = _beside(file)
+    try:
+        write_synced(partial, text)
+        try:
+            os.link(partial, file)
+        except FileExistsError:
+            return False
+    finally:
+        partial.unlink(missing_ok=True)
+    sync(file.parent)
+    return True
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file, or a folder's list of names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _beside(file: Path) -> Path:
+    """A name in the same folder that no other writer uses."""
+    return file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}")

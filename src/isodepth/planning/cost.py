@@ -1,0 +1,92 @@
+"""What a run will take: memory and time, estimated before anything runs.
+
+Both are estimates with stated assumptions. Memory counts what the trainer must hold (weights,
+gradients, optimiser, activations kept for the backward). Time is training FLOPs over a rate that
+grows with the width, because small matrices keep no processor busy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isodepth.accounting import Account
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A processor that one run has for itself."""
+
+    name: str
+    rate: float  # training FLOP/s that a very wide model reaches
+    half_width: float  # the width that reaches half of it
+    memory: float | None  # bytes; None: the machine's own
+    base_memory: float  # bytes held before the model is: libraries, data
+    micro_tokens: int  # tokens that go through the model at once
+    basis: str  # where the numbers come from
+
+    def flops_per_second(self, width: int) -> float:
+        """Model FLOP/s of the trainer at this width."""
+        return self.rate * width / (width + self.half_width)
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        Device(
+            name="cpu",
+            rate=75e9,
+            half_width=70.0,
+            memory=None,
+            base_memory=450e6,
+            micro_tokens=8192,
+            basis="measured on one core of a 2026 server CPU (docs/benchmarks.md)",
+        ),
+        Device(
+            name="h100",
+            rate=450e12,
+            half_width=1200.0,
+            memory=80e9,
+            base_memory=1.5e9,
+            micro_tokens=65536,
+            basis="assumed, not measured: 45% of the bf16 peak for very wide models",
+        ),
+        Device(
+            name="h200",
+            rate=450e12,
+            half_width=1200.0,
+            memory=141e9,
+            base_memory=1.5e9,
+            micro_tokens=65536,
+            basis="assumed, not measured: 45% of the bf16 peak for very wide models",
+        ),
+    )
+}
+
+
+def memory_bytes(
+    account: Account,
+    device: Device,
+    *,
+    width: int,
+    depth: int,
+    head_size: int,
+    sequence_length: int,
+    batch_tokens: int,
+) -> float:
+    """Bytes that training one model holds at most.
+
+    Weights, gradients and optimiser state: 16 bytes a parameter (fp32; AdamW keeps two numbers,
+    Muon one and a copy of its batch). Activations: 18 d numbers a token and block, and on a CPU
+    the attention's odds, T/2 a token and head; 4 bytes each on a CPU, 2 on a GPU.
+    """
+    parameters = account.n_total + account.n_embedding
+    tokens = min(device.micro_tokens, batch_tokens)
+    on_cpu = device.name == "cpu"
+    per_token = 18.0 * width
+    if on_cpu:
+        per_token += width / head_size * sequence_length / 2
+    return (
+        device.base_memory
+        + 16.0 * parameters
+        + tokens * depth * per_token * (4.0 if on_cpu else 2.0)
+    )

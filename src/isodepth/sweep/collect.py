@@ -1,0 +1,71 @@
+"""From a sweep's folder to a run table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from isodepth.errors import InputError
+from isodepth.runs import Runs, load_runs
+from isodepth.sweep.ledger import Entry, Ledger
+from isodepth.training.record import read_record
+
+PARQUET_FILE = "runs.parquet"
+CSV_FILE = "runs.csv"
+
+
+def collect(ledger: Ledger) -> Runs:
+    """The table of every run that has been tried, in the plan's order.
+
+    A finished run's row is its record's; one that diverged, failed or was interrupted has no loss
+    and keeps its status, so that a fit leaves it out and counts it. Raises InputError where no run
+    has been tried, or naming a record that can't be read.
+    """
+    rows = [row for entry in ledger.entries() if (row := _row(entry)) is not None]
+    if not rows:
+        raise InputError(f"{ledger.folder}: no run has been tried yet")
+    return load_runs(pd.DataFrame(rows))
+
+
+def _row(entry: Entry) -> dict[str, Any] | None:
+    if entry.state in ("done", "diverged"):
+        record = read_record(entry.folder)
+        if record is None:
+            raise InputError(
+                f"{entry.folder} has lost its record.json; delete that folder and sweep again"
+            )
+        return _plain(entry) | record["run"] | {"status": entry.state}
+    if entry.version == 0:
+        return None
+    return _plain(entry) | {"status": entry.state}
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    """The row as planned, for what a record doesn't say."""
+    names = (
+        "run_id", "recipe", "recurrences", "n_once", "n_rec", "n_inject", "flops_per_token",
+        "tokens", "flops", "budget_flops", "width", "seed",
+    )  # fmt: skip
+    return {name: getattr(entry.run, name) for name in names} | {"loss": None}
+
+
+def write_table(runs: Runs, folder: Path) -> list[Path]:
+    """Write runs.parquet and runs.csv, each whole or not at all; their paths.
+
+    Raises InputError where the folder can't be written.
+    """
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (PARQUET_FILE, CSV_FILE):
+            partial = folder / f".{name}.writing"
+            if name == PARQUET_FILE:
+                runs.frame.to_parquet(partial, index=False)
+            else:
+                runs.frame.to_csv(partial, index=False)
+            written.append(partial.replace(folder / name))
+    except OSError as error:
+        raise InputError(f"{folder} can't be written: {error.strerror}") from error
+    return written

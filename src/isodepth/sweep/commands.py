@@ -1,0 +1,378 @@
+"""The commands `plan`, `sweep`, `status` and `collect`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from isodepth.errors import InputError
+from isodepth.output import Output
+
+if TYPE_CHECKING:
+    from isodepth.fitting.result import Fit
+    from isodepth.sweep.executors import Executor, OnChange
+    from isodepth.sweep.ledger import Ledger
+    from isodepth.sweep.plan import Plan
+    from isodepth.sweep.spec import Spec
+
+SweepFolder = Annotated[Positional[Path], arg(metavar="DIR", help="folder of a sweep")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Output):
+    """What a sweep is to hold. Flags win over the preset."""
+
+    preset: str | None = None
+    """a preset that ships, or a TOML file of the same form; without one, recipes and budgets"""
+    recipes: tuple[str, ...] | None = None
+    """recipes: of the preset, else any of baseline, truncated_bptt, hyperconnections"""
+    recurrences: Annotated[tuple[int, ...] | None, arg(aliases=["-r"])] = None
+    """numbers of passes; a recipe without r = 1 shares the baseline's unlooped runs"""
+    budgets: tuple[float, ...] | None = None
+    """training FLOPs of each run, one number for every iso-FLOP group"""
+    widths: tuple[int, ...] | None = None
+    """widths at every budget; default: chosen around the optimum that a fitted law expects"""
+    n_widths: int | None = None
+    """how many widths to choose (5)"""
+    fit_file: Annotated[str | None, arg(name="fit", metavar="FIT.json")] = None
+    """the law to choose widths by, from `isodepth fit --json`; default: the published grid's"""
+    adaptive: bool = False
+    """choose the later budgets' widths when the lowest one's results are in"""
+    seeds: int | None = None
+    """replicates of every run, which tell its noise (1)"""
+    depth: int | None = None
+    """effective depth"""
+    prelude: int | None = None
+    """blocks before the loop"""
+    coda: int | None = None
+    """blocks after the loop"""
+    head_size: int | None = None
+    """width of an attention head"""
+    sequence_length: int | None = None
+    """tokens in a row"""
+    batch_tokens: int | None = None
+    """tokens in a step"""
+    vocabulary: int | None = None
+    """entries of the tokenizer, before padding"""
+    command: str | None = None
+    """another trainer's command line; {out}, {width}, {recurrences}, {tokens}, {flops}, {seed},
+    {run_id}, {recipe} and {budget_flops} are filled in"""
+    device: str | None = None
+    """what times are estimated for: cpu, h100 or h200"""
+
+    def spec(self) -> Spec:
+        """The sweep that preset and flags describe. Raises InputError where they make none."""
+        from isodepth.sweep.spec import read_spec
+
+        base = _bare() if self.preset is None else read_spec(self.preset)
+        return _with_flags(base, self)
+
+    def law(self, spec: Spec) -> Fit | None:
+        """The law that chooses widths, where any have to be chosen."""
+        if all(budget.widths is not None for budget in spec.budgets):
+            return None
+        from isodepth.fitting import Fit, fit
+
+        if self.fit_file is not None:
+            return Fit.load(self.fit_file)
+        return fit("published", bootstrap=0)
+
+
+def _bare() -> Spec:
+    """The three published recipes, and nothing else yet."""
+    from isodepth.planning.grid import Recipe
+    from isodepth.sweep.spec import Spec
+
+    return Spec(
+        name="sweep",
+        description="",
+        recipes=(
+            Recipe(name="baseline", recurrences=(1, 2, 4, 8)),
+            Recipe(name="truncated_bptt", recurrences=(2, 4, 8), backprop="half"),
+            Recipe(name="hyperconnections", recurrences=(2, 4, 8), injection="hyperconnections"),
+        ),
+        budgets=(),
+        train={},
+        vocabulary=32001,
+    )
+
+
+def _with_flags(spec: Spec, flags: Request) -> Spec:
+    from isodepth.planning.grid import Budget
+    from isodepth.sweep.spec import checked
+
+    recipes = spec.recipes
+    chosen = flags.recipes if flags.recipes or flags.preset else ("baseline",)
+    if chosen is not None:
+        by_name = {recipe.name: recipe for recipe in recipes}
+        unknown = [name for name in chosen if name not in by_name]
+        if unknown:
+            raise InputError(f"no recipe {unknown[0]!r}; there are {', '.join(by_name)}")
+        recipes = tuple(by_name[name] for name in chosen)
+    if flags.recurrences is not None:
+        looped = tuple(r for r in flags.recurrences if r > 1)
+        recipes = tuple(
+            dataclasses.replace(
+                recipe, recurrences=flags.recurrences if 1 in recipe.recurrences else looped
+            )
+            for recipe in recipes
+        )
+    budgets = spec.budgets
+    if flags.budgets is not None:
+        budgets = tuple(Budget(flops=flops) for flops in flags.budgets)
+    if flags.widths is not None:
+        budgets = tuple(dataclasses.replace(b, widths=flags.widths) for b in budgets)
+    shape = ("depth", "prelude", "coda", "head_size", "sequence_length", "batch_tokens")
+    train = {n: getattr(flags, n) for n in shape if getattr(flags, n) is not None}
+    others = ("n_widths", "seeds", "vocabulary", "command", "device")
+    given = {n: getattr(flags, n) for n in others if getattr(flags, n) is not None}
+    return checked(
+        dataclasses.replace(
+            spec,
+            recipes=recipes,
+            budgets=budgets,
+            train=spec.train | train,
+            adaptive=spec.adaptive or flags.adaptive,
+            **given,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCommand(Request):
+    """Plan a sweep: every run with its settings, size, cost and time, as JSON."""
+
+    out: Annotated[Path | None, arg(metavar="PLAN.json")] = None
+    """file for the plan, which `isodepth sweep` takes"""
+
+    def run(self) -> None:
+        from isodepth.sweep.plan import make_plan
+
+        spec = self.spec()
+        plan = make_plan(spec, self.law(spec))
+        if self.out is not None:
+            plan.save(self.out)
+        self.write(plan.to_json())
+        if not self.quiet and self.json != "-":
+            show_plan(plan)
+            if self.out is not None:
+                self.say(f"plan: {self.out}; `isodepth sweep {self.out} --out DIR` trains it")
+
+
+def show_plan(plan: Plan) -> None:
+    """Print a plan's cost."""
+    from rich.console import Console
+
+    from isodepth.sweep.plan_report import plan_report
+
+    Console(width=None if sys.stdout.isatty() else 100).print(plan_report(plan))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution(Output):
+    """How a sweep is trained."""
+
+    data: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """text made by `isodepth data prepare`; default: what the plan names, prepared in DIR/data"""
+    executor: Literal["local", "slurm"] = "local"
+    """where workers run"""
+    workers: int | None = None
+    """worker processes, under Slurm of each job; default: what packs this machine best"""
+    retries: int = 3
+    """times that a run which failed is tried again"""
+    jobs: int = 1
+    """Slurm: jobs, which share the runs"""
+    time: int = 60
+    """Slurm: minutes that a job may take; it is requeued with its runs checkpointed when over"""
+    cpus: int = 1
+    """Slurm: cores of a job"""
+    gpus: int = 0
+    """Slurm: GPUs of a job"""
+    memory: float = 4.0
+    """Slurm: main memory of a job, gigabytes"""
+    partition: str | None = None
+    """Slurm: partition"""
+    account: str | None = None
+    """Slurm: account"""
+
+    def make_executor(self, data: Path | None) -> Executor:
+        """The executor that these options describe."""
+        if self.executor == "local":
+            from isodepth.sweep.executors import LocalExecutor
+
+            return LocalExecutor(data=data, workers=self.workers, retries=self.retries)
+        from isodepth.sweep.slurm import SlurmExecutor
+
+        return SlurmExecutor(
+            data=data,
+            workers=self.workers,
+            retries=self.retries,
+            jobs=self.jobs,
+            minutes=self.time,
+            cpus=self.cpus,
+            gpus=self.gpus,
+            memory_gb=self.memory,
+            partition=self.partition,
+            account=self.account,
+        )
+
+    def train_all(self, ledger: Ledger, law: Fit | None) -> int:
+        """Prepare the data, train every run, tell how it went; the command's exit status."""
+        from isodepth.sweep.run import check_data, prepare_data, summarise, sweep
+        from isodepth.training.guards import stop_signals
+
+        plan = ledger.plan
+        data = self.data
+        try:
+            if plan.spec.command is None:
+                if data is None and plan.spec.data is not None:
+                    data = ledger.folder / "data"
+                    prepare_data(plan.spec.data, data, self.say)
+                if data is None:
+                    raise InputError("the plan names no text: give --data FOLDER")
+                check_data(plan, data)
+            with stop_signals() as stop, self.progress(ledger) as on_change:
+                sweep(
+                    ledger,
+                    self.make_executor(data),
+                    stop,
+                    law=law,
+                    on_change=on_change,
+                    say=self.say,
+                )
+        except OSError as error:
+            raise InputError(
+                f"{ledger.folder}: {error.strerror or error}; every run that was finished is kept, "
+                "the same command goes on"
+            ) from error
+        summary = summarise(ledger)
+        for note in summary.notes:
+            self.say(note)
+        words = ", ".join(f"{n} {state}" for state, n in summary.counts.items())
+        self.say(f"{ledger.folder}: {words}; {summary.flops:.3g} FLOPs")
+        for run_id, state, reason in summary.unfinished:
+            self.say(f"  {run_id} is {state}: {reason}")
+        if not summary.complete and stop.is_set():
+            self.say("stopped; the same command goes on")
+        self.write(asdict(summary))
+        return 0 if summary.complete else 1
+
+    @contextmanager
+    def progress(self, ledger: Ledger) -> Iterator[OnChange]:
+        """A bar over training FLOPs on a terminal, a line a finished run elsewhere."""
+        if self.quiet:
+            yield lambda entries: None
+            return
+        from isodepth.sweep.watching import Watching
+
+        with Watching() as watching:
+            yield watching.update
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCommand(Execution):
+    """Train every run of a plan, or go on with it, or join in.
+
+    The same command goes on after any interruption, and may run several times at once on one
+    folder. Exit status 1 where a run isn't done.
+    """
+
+    plan: Annotated[Positional[Path], arg(metavar="PLAN.json", help="made by `isodepth plan`")]
+    out: Annotated[Path, arg(metavar="DIR")]
+    """folder of the sweep"""
+    fit_file: Annotated[str | None, arg(name="fit", metavar="FIT.json")] = None
+    """adaptive plans: the law that the plan was made with; default: the published grid's"""
+
+    def run(self) -> int:
+        from isodepth.sweep.ledger import Ledger
+        from isodepth.sweep.plan import load_plan
+
+        plan = load_plan(self.plan)
+        ledger = Ledger.open(self.out, plan)
+        law = None
+        if ledger.plan.waiting:
+            law = Request(fit_file=self.fit_file).law(plan.spec)
+        if not self.quiet:
+            show_plan(ledger.plan)
+        return self.train_all(ledger, law)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusCommand(Output):
+    """How a sweep stands; on a terminal, until it has ended or Ctrl-C."""
+
+    folder: SweepFolder
+
+    def run(self) -> None:
+        from rich.console import Console
+
+        from isodepth.sweep.ledger import FINAL, Ledger
+        from isodepth.sweep.status import standing, status_report
+
+        ledger = Ledger(self.folder)
+        entries = ledger.entries()
+        self.write(
+            standing(entries).to_json()
+            | {
+                "runs": [
+                    {
+                        "run_id": entry.run.run_id,
+                        "state": entry.state,
+                        "attempts": len(entry.attempts),
+                        "reason": entry.reason,
+                    }
+                    for entry in entries
+                ]
+            }
+        )
+        if self.quiet or self.json == "-":
+            return
+        if not sys.stdout.isatty():
+            Console(width=100).print(status_report(entries))
+            return
+        from rich.live import Live
+
+        with Live(status_report(entries), refresh_per_second=2) as live:
+            try:
+                while not all(entry.state in FINAL for entry in entries):
+                    time.sleep(1.0)
+                    ledger.reload()
+                    entries = ledger.entries()
+                    live.update(status_report(entries))
+            except KeyboardInterrupt:
+                return
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectCommand(Output):
+    """Write a sweep's run table: runs.parquet and runs.csv."""
+
+    folder: SweepFolder
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """folder for the two files; default: the sweep's own"""
+
+    def run(self) -> None:
+        from isodepth.sweep.collect import collect, write_table
+        from isodepth.sweep.ledger import Ledger
+
+        runs = collect(Ledger(self.folder))
+        files = write_table(runs, self.out or self.folder)
+        counts = runs.frame["status"].value_counts().to_dict()
+        for note in runs.notes:
+            self.say(note)
+        self.say(f"{len(runs)} runs: {', '.join(str(file) for file in files)}")
+        self.write(
+            {
+                "files": [str(file) for file in files],
+                "n_runs": len(runs),
+                "counts": {str(k): int(v) for k, v in counts.items()},
+            }
+        )

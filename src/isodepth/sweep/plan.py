@@ -1,0 +1,267 @@
+"""A sweep plan: every run with its full settings, size and cost, as one JSON file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import string
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from isodepth.errors import InputError
+from isodepth.files import replace_synced
+from isodepth.fitting.result import Fit
+from isodepth.planning.cost import DEVICES, memory_bytes
+from isodepth.planning.grid import Budget, Cell, Recipe, cells, choose_widths
+from isodepth.sweep.spec import DataSpec, Spec
+from isodepth.training.config import TrainConfig
+
+FORMAT = 1
+# What a command template may name, beside text: one run's own numbers.
+PLACEHOLDERS = (
+    "out", "run_id", "recipe", "width", "recurrences", "tokens", "flops", "budget_flops", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run; units as in the run table."""
+
+    run_id: str
+    recipe: str
+    recurrences: int
+    width: int
+    seed: int
+    budget_flops: float
+    steps: int
+    tokens: int
+    flops: float  # training FLOPs: tokens · flops_per_token
+    flops_per_token: int
+    n_once: int
+    n_rec: int
+    n_inject: int
+    memory_bytes: float  # estimated
+    seconds: float  # estimated
+    train: dict[str, Any]  # TrainConfig fields but data and out
+
+    def config(self, *, data: Path, out: Path) -> TrainConfig:
+        """The trainer's settings. Raises InputError where they can't be trained with."""
+        values = self.train | {"data": data, "out": out}
+        return TrainConfig.from_mapping(values, where=f"run {self.run_id}")
+
+    def fill(self, command: str, *, out: Path) -> list[str]:
+        """The arguments of a command template for this run: split first, filled in after, so
+        that no value can become two arguments or an instruction."""
+        values = {name: getattr(self, name) for name in PLACEHOLDERS if name != "out"}
+        plain = {k: f"{v:.10g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+        plain["out"] = str(out)
+        return [part.format(**plain) for part in shlex.split(command)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a sweep, and what they were made from."""
+
+    spec: Spec
+    runs: tuple[PlannedRun, ...]
+    waiting: tuple[Budget, ...]  # adaptive: budgets whose widths wait for the first one's results
+    assumptions: tuple[str, ...]
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of all runs."""
+        return sum(run.flops for run in self.runs)
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of all runs, one after the other."""
+        return sum(run.seconds for run in self.runs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "format": FORMAT,
+            "name": self.spec.name,
+            "cost": {
+                "n_runs": len(self.runs),
+                "flops": self.flops,
+                "seconds_one_after_another": self.seconds,
+                "largest_memory_bytes": max(run.memory_bytes for run in self.runs),
+            },
+            "assumptions": list(self.assumptions),
+            "spec": self.spec.to_json(),
+            "waiting": [asdict(budget) for budget in self.waiting],
+            "runs": [asdict(run) for run in self.runs],
+        }
+
+    def save(self, file: Path) -> None:
+        """Write the plan. Raises InputError where the file can't be written."""
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_synced(file, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        except OSError as error:
+            raise InputError(f"{file} can't be written: {error.strerror}") from error
+
+
+def make_plan(spec: Spec, law: Fit | None) -> Plan:
+    """Work a spec out into runs.
+
+    `law` chooses the widths of budgets that name none; with `spec.adaptive` those of the lowest
+    budget only, while the others wait for its results (`recalibrate`). Raises InputError for a
+    spec that makes no consistent sweep.
+    """
+    if spec.command is not None:
+        check_command(spec.command)
+    budgets = sorted(spec.budgets, key=lambda budget: budget.flops)
+    waiting: list[Budget] = []
+    chosen: list[Budget] = []
+    for budget in budgets:
+        if budget.widths is None and spec.adaptive and chosen:
+            waiting.append(budget)
+        else:
+            chosen.append(with_widths(spec, budget, law, {}))
+    by_law = any(budget.widths is None for budget in budgets)
+    return plan_of(spec, tuple(chosen), tuple(waiting), law if by_law else None)
+
+
+def with_widths(
+    spec: Spec, budget: Budget, law: Fit | None, shifts: dict[tuple[str, int], float]
+) -> Budget:
+    """The budget with widths: its own, or those that bracket the law's optima."""
+    if budget.widths is not None:
+        return budget
+    if law is None:
+        raise InputError(f"budget {budget.flops:.3g} has no widths, and there is no law to choose")
+    arms = budget.arms(spec.recipes)
+    widths = choose_widths(law, arms, budget.flops, spec.shape, count=spec.n_widths, shifts=shifts)
+    return replace(budget, widths=widths)
+
+
+def plan_of(
+    spec: Spec, budgets: tuple[Budget, ...], waiting: tuple[Budget, ...], law: Fit | None
+) -> Plan:
+    """The plan of budgets whose widths are settled."""
+    found = cells(spec.recipes, budgets, spec.shape, seeds=spec.seeds)
+    if not found:
+        raise InputError("the plan holds no run")
+    device = DEVICES[spec.device]
+    assumptions = [
+        f"times: {device.flops_per_second(256) / 1e9:.3g} GFLOP/s a run at width 256, fewer at "
+        f"smaller widths ({device.basis}); memory: fp32 weights, gradients and optimiser, "
+        f"{device.micro_tokens} tokens at once",
+    ]
+    if law is not None:
+        assumptions.append(
+            f"widths: around the optimum that the {law.conventions.law} law fitted to {law.source} "
+            f"({law.recipe}) expects"
+        )
+    if spec.command is not None:
+        assumptions.append(
+            "parameters and FLOPs are counted for isodepth's own model; a trainer's record has "
+            "its own counts"
+        )
+    return Plan(
+        spec=spec,
+        runs=tuple(_run(spec, cell) for cell in found),
+        waiting=waiting,
+        assumptions=tuple(assumptions),
+    )
+
+
+def _run(spec: Spec, cell: Cell) -> PlannedRun:
+    recipe, shape = cell.recipe, spec.shape
+    device = DEVICES[spec.device]
+    train = spec.train | {
+        "run_id": cell.name,
+        "recipe": recipe.name,
+        "seed": cell.seed,
+        "width": cell.width,
+        "recurrences": cell.recurrences,
+        "injection": recipe.injection,
+        "lanes": recipe.lanes,
+        "backprop_last": recipe.backprop_last(cell.recurrences),
+        "tokens": cell.tokens,
+        "budget_flops": cell.budget_flops,
+    }
+    run = PlannedRun(
+        run_id=cell.name,
+        recipe=recipe.name,
+        recurrences=cell.recurrences,
+        width=cell.width,
+        seed=cell.seed,
+        budget_flops=cell.budget_flops,
+        steps=cell.steps,
+        tokens=cell.tokens,
+        flops=cell.flops,
+        flops_per_token=cell.account.flops_per_token,
+        n_once=cell.account.n_once,
+        n_rec=cell.account.n_rec,
+        n_inject=cell.account.n_inject,
+        memory_bytes=memory_bytes(
+            cell.account,
+            device,
+            width=cell.width,
+            depth=shape.depth,
+            head_size=shape.head_size,
+            sequence_length=shape.sequence_length,
+            batch_tokens=shape.batch_tokens,
+        ),
+        seconds=cell.flops / device.flops_per_second(cell.width),
+        train=train,
+    )
+    run.config(data=Path("data"), out=Path("out"))  # every fault shows now, not in the worker
+    return run
+
+
+def check_command(command: str) -> None:
+    """Raise InputError unless the template can be split and names known placeholders only."""
+    try:
+        parts = shlex.split(command)
+        named = {name for part in parts for _, name, _, _ in string.Formatter().parse(part) if name}
+        empty = [
+            part for part in parts for _, name, _, _ in string.Formatter().parse(part) if name == ""
+        ]
+    except ValueError as error:
+        raise InputError(f"the command {command!r} can't be read: {error}") from error
+    unknown = sorted(named - set(PLACEHOLDERS)) + ["{}"] * len(empty)
+    if not parts or unknown:
+        why = f"unknown placeholder {unknown[0]!r}" if unknown else "it is empty"
+        raise InputError(
+            f"the command {command!r} can't be used: {why}; known are "
+            + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        )
+    if "out" not in named:
+        raise InputError(f"the command {command!r} must name {{out}}, where record.json is to lie")
+
+
+def load_plan(file: Path) -> Plan:
+    """Read a plan that `Plan.save` wrote. Raises InputError for anything else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"plan {file} can't be read: {error}") from error
+    try:
+        if content["format"] != FORMAT:
+            raise InputError(f"{file}: format {content['format']!r} is not {FORMAT}")
+        saved = content["spec"]
+        spec = Spec(
+            **{
+                **saved,
+                "recipes": tuple(_of(Recipe, one) for one in saved["recipes"]),
+                "budgets": tuple(_of(Budget, one) for one in saved["budgets"]),
+                "data": None if saved["data"] is None else DataSpec(**saved["data"]),
+            }
+        )
+        return Plan(
+            spec=spec,
+            runs=tuple(PlannedRun(**run) for run in content["runs"]),
+            waiting=tuple(_of(Budget, one) for one in content["waiting"]),
+            assumptions=tuple(content["assumptions"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is not a plan written by `isodepth plan`") from error
+
+
+def _of(kind: type, values: dict[str, Any]) -> Any:
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

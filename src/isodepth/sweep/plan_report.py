@@ -1,0 +1,45 @@
+"""A plan's cost, for people."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from isodepth.sweep.plan import Plan
+from isodepth.sweep.status import duration
+
+
+def plan_report(plan: Plan) -> RenderableType:
+    """A row for every recipe and budget, the whole cost, and what was assumed."""
+    spec = plan.spec
+    table = Table(title=f"plan {spec.name}: {spec.description}", title_justify="left")
+    for name, justify in (
+        ("recipe", "left"), ("r", "left"), ("budget", "right"), ("widths", "left"),
+        ("runs", "right"), ("steps", "right"), ("FLOPs", "right"), ("time", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # a plain str here
+    groups = dict.fromkeys((run.recipe, run.budget_flops) for run in plan.runs)
+    for recipe, budget in groups:
+        mine = [r for r in plan.runs if (r.recipe, r.budget_flops) == (recipe, budget)]
+        steps = [run.steps for run in mine]
+        table.add_row(
+            recipe,
+            " ".join(str(r) for r in sorted({run.recurrences for run in mine})),
+            f"{budget:.3g}",
+            " ".join(str(w) for w in sorted({run.width for run in mine})),
+            str(len(mine)),
+            f"{min(steps)}–{max(steps)}",
+            f"{sum(run.flops for run in mine):.3g}",
+            duration(sum(run.seconds for run in mine)),
+        )
+    largest = max(run.memory_bytes for run in plan.runs)
+    lines = [
+        f"{len(plan.runs)} runs, {plan.flops:.3g} FLOPs, about {duration(plan.seconds)} one after "
+        f"another on {spec.device}; at most {largest / 1e9:.1f} GB a run",
+        *(f"  {assumption}" for assumption in plan.assumptions),
+    ]
+    if plan.waiting:
+        waiting = ", ".join(f"{budget.flops:.3g}" for budget in plan.waiting)
+        lines.append(f"not counted: budgets {waiting}, whose widths wait for the first budget")
+    return Group(table, *(Text(line) for line in lines))
