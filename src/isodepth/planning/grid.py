@@ -8,6 +8,7 @@ inside them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -116,7 +117,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Unique within a sweep."""
-        budget = f"{self.budget_flops:.3g}".replace("e+", "e")
+        budget = re.sub(r"e\+0*", "e", f"{self.budget_flops:.3g}")
         return f"{self.recipe.name}-r{self.recurrences}-c{budget}-w{self.width}-s{self.seed}"
 
 
@@ -194,7 +195,7 @@ def choose_widths(
     count: int = 5,
     shifts: dict[tuple[str, int], float] | None = None,
 ) -> tuple[int, ...]:
-    """Widths, shared by all arms (recipe, r), that bracket the optimum which `law` expects of each of them.
+    """Widths, shared by all arms (recipe, r), that bracket the optimum `law` expects of each.
 
     `count` widths, evenly spread in their logarithm from 0.55 of the smallest optimum to 1.7 of
     the largest, rounded to multiples of the head size; with one width at least on either side of

@@ -186,6 +186,8 @@ class Execution(Output):
     """where workers run"""
     workers: int | None = None
     """worker processes, under Slurm of each job; default: what packs this machine best"""
+    threads: int | None = None
+    """CPU threads of a worker; default: the cores, shared evenly"""
     retries: int = 3
     """times that a run which failed is tried again"""
     jobs: int = 1
@@ -208,12 +210,15 @@ class Execution(Output):
         if self.executor == "local":
             from isodepth.sweep.executors import LocalExecutor
 
-            return LocalExecutor(data=data, workers=self.workers, retries=self.retries)
+            return LocalExecutor(
+                data=data, workers=self.workers, threads=self.threads, retries=self.retries
+            )
         from isodepth.sweep.slurm import SlurmExecutor
 
         return SlurmExecutor(
             data=data,
             workers=self.workers,
+            threads=self.threads,
             retries=self.retries,
             jobs=self.jobs,
             minutes=self.time,

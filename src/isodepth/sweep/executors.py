@@ -46,11 +46,12 @@ class LocalExecutor:
 
     data: Path | None
     workers: int | None = None  # None: as many as `packing` finds best
+    threads: int | None = None  # CPU threads of a worker; None: the cores, shared evenly
     retries: int = 3
 
     def run(self, ledger: Ledger, stop: threading.Event, on_change: OnChange) -> None:
         """Start workers, replace those that die, and note what they were training."""
-        slots = packing(ledger, self.workers)
+        slots = packing(ledger, self.workers, self.threads)
         pool = _Pool(ledger, slots, data=self.data, retries=self.retries)
         try:
             while True:
@@ -77,17 +78,18 @@ class Slot:
     gpu: str | None = None  # as CUDA_VISIBLE_DEVICES names it
 
 
-def packing(ledger: Ledger, workers: int | None) -> list[Slot]:
+def packing(ledger: Ledger, workers: int | None, threads: int | None) -> list[Slot]:
     """A slot for every worker.
 
     Without a GPU: one worker a core, one thread each, since two small models on a thread each
     train faster than one after the other on two (docs/benchmarks.md), but no more than there are
     runs or than memory holds. With GPUs: as many workers on each as fit its memory, shared evenly.
     The number of threads changes the rounding of a loss, not its worth.
-    Raises InputError for fewer than one worker.
+    Raises InputError for fewer than one worker or thread.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers = {workers} must be at least 1")
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} = {value} must be at least 1")
     runs = [e.run for e in ledger.entries() if e.state not in FINAL]
     largest = max((run.memory_bytes for run in runs), default=1.0)
     cores = cpu_cores()
@@ -97,13 +99,13 @@ def packing(ledger: Ledger, workers: int | None) -> list[Slot]:
         fitting = int(MEMORY_SHARE * min(free for _, free in gpus) / largest)
         each = max(1, min(fitting, cores // len(gpus)))
         count = workers or max(1, min(each * len(gpus), len(runs)))
-        threads = max(1, cores // count)
-        return [Slot(threads=threads, gpu=gpus[i % len(gpus)][0]) for i in range(count)]
+        shared = threads or max(1, cores // count)
+        return [Slot(threads=shared, gpu=gpus[i % len(gpus)][0]) for i in range(count)]
     if workers is None:
         free = _free_memory()
         fitting = cores if free is None else max(1, int(MEMORY_SHARE * free / largest))
         workers = max(1, min(cores, len(runs), fitting))
-    return [Slot(threads=max(1, cores // workers))] * workers
+    return [Slot(threads=threads or max(1, cores // workers))] * workers
 
 
 @dataclass

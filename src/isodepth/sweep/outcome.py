@@ -52,10 +52,16 @@ def outcome_of(record: dict[str, Any] | None, *, folder: Path | None = None) -> 
     return Outcome(state="failed", reason=f"the record's status is {status!r}", retry=False)
 
 
-def damaged_record(folder: Path) -> None:
-    """Put a record that can't be read out of the way: the run is finished again from its last
-    checkpoint, and the torn file is kept beside the new one."""
+def readable_record(folder: Path) -> bool:
+    """Whether the folder holds a record, whole."""
     try:
-        read_record(folder)
+        return read_record(folder) is not None
     except InputError:
-        (folder / RECORD_FILE).replace(folder / f"{RECORD_FILE}.damaged")
+        return False
+
+
+def put_aside_damaged(folder: Path) -> None:
+    """Rename a record that can't be read, so that its run can be finished again."""
+    file = folder / RECORD_FILE
+    if file.exists() and not readable_record(folder):
+        file.replace(folder / f"{RECORD_FILE}.damaged")

@@ -1,9 +1,10 @@
 """Workers under Slurm, through submitit: array jobs that share the sweep's folder.
 
 Each job trains as a local sweep that joins in on the folder, so that several runs are packed into
-one job and a job that comes back after a requeue goes on where the ledger stands. A run is judged by
-its record and never by the scheduler's word. Before a job's time is over, or when it is pre-empted,
-Slurm sends a signal (SIGUSR2): the runs are checkpointed and the job asks to be requeued.
+one job and a job that comes back after a requeue goes on where the ledger stands. A run is judged
+by its record and never by the scheduler's word. Before a job's time is over, or when it is
+pre-empted, Slurm sends a signal (SIGUSR2): the runs are checkpointed and the job asks to be
+requeued.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class SlurmExecutor:
 
     data: Path | None
     workers: int | None = None  # worker processes in a job; None: what packs the job best
+    threads: int | None = None  # CPU threads of a worker
     retries: int = 3
     jobs: int = 1
     minutes: int = 60  # a job's time limit
@@ -92,16 +94,18 @@ class SlurmExecutor:
         )
         data = None if self.data is None else self.data.resolve()
         folder = ledger.folder.resolve()
-        work = (folder, data, self.workers, self.retries)
+        work = (folder, data, self.workers, self.threads, self.retries)
         submitted = executor.map_array(_job, *([value] * jobs for value in work))
         return str(submitted[0].job_id).split("_")[0]
 
 
-def _job(folder: Path, data: Path | None, workers: int | None, retries: int) -> str:
+def _job(
+    folder: Path, data: Path | None, workers: int | None, threads: int | None, retries: int
+) -> str:
     """What one Slurm job does: join the sweep, and ask to be requeued if its time ran out."""
     ledger = Ledger(folder)
     with stop_signals() as stop:
-        executor = LocalExecutor(data=data, workers=workers, retries=retries)
+        executor = LocalExecutor(data=data, workers=workers, threads=threads, retries=retries)
         executor.run(ledger, stop, lambda entries: None)
     left = [entry for entry in ledger.entries() if entry.state not in FINAL]
     if stop.number == signal.SIGUSR2 and left:

@@ -36,13 +36,14 @@ from isodepth.sweep.ledger import (
     process_start,
     this_host,
 )
-from isodepth.sweep.outcome import Outcome, damaged_record, outcome_of
+from isodepth.sweep.outcome import Outcome, outcome_of, put_aside_damaged
 from isodepth.training.guards import FolderBusyError, Stop, stop_signals
 
 COMMAND_LOG = "command.log"
 COMMAND_FILE = "command.json"  # the process that a command runs in
 ORPHAN_SECONDS = 10.0  # that one left behind may take to end before it is killed
 ERROR_FILE = "error.txt"
+PARENT_SECONDS = 0.5  # between two looks whether the sweep that started this worker is there
 WAIT_SECONDS = 1.0  # between two looks at a ledger whose open runs all have to wait
 
 
@@ -125,19 +126,19 @@ def _heartbeat(ledger: Ledger, entry: Entry, options: WorkerOptions, stop: Stop)
     partial = entry.folder / f".{HEARTBEAT_FILE}.{token}"
 
     def beat() -> None:
-        count = 0
+        count, due = 0, 0.0
         while True:
-            count += 1
-            try:
-                partial.write_text(json.dumps({"token": token, "beat": count, **pulse.state}))
-                partial.replace(file)
-                taken_over = ledger.entry(entry.run).version > entry.version
-            except OSError:  # a full disk: training may still end well, or will say so itself
-                taken_over = False
-            orphan = options.parent is not None and os.getppid() != options.parent
-            if taken_over or orphan:
+            if options.parent is not None and os.getppid() != options.parent:
                 stop.set()
-            if over.wait(HEARTBEAT_SECONDS):
+            if time.monotonic() >= due:
+                count, due = count + 1, time.monotonic() + HEARTBEAT_SECONDS
+                # On a full disk training may still end well, or will say so itself.
+                with suppress(OSError):
+                    partial.write_text(json.dumps({"token": token, "beat": count, **pulse.state}))
+                    partial.replace(file)
+                    if ledger.entry(entry.run).version > entry.version:
+                        stop.set()  # taken over
+            if over.wait(PARENT_SECONDS):
                 return
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -154,7 +155,7 @@ def _train(
 ) -> Outcome:
     """Train one run; every way in which it can end is an outcome."""
     try:
-        damaged_record(entry.folder)
+        put_aside_damaged(entry.folder)
         command = ledger.plan.spec.command
         if command is not None:
             return _run_command(entry, command, stop)
