@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +14,13 @@ from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
 from isodepth.output import Output
-from isodepth.sweep.commands import CollectCommand, PlanCommand, StatusCommand, SweepCommand
+from isodepth.sweep.commands import (
+    CollectCommand,
+    MeasureCommand,
+    PlanCommand,
+    StatusCommand,
+    SweepCommand,
+)
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -40,20 +44,6 @@ class Common(Output):
         self.write(result)
         if not self.quiet and self.json != "-":
             Console(width=None if sys.stdout.isatty() else 100).print(report)
-
-    @contextmanager
-    def progress(self) -> Iterator[Callable[[str, float], None]]:
-        """A bar on standard error; yields what `fit` takes as `on_progress`."""
-        if self.quiet:
-            yield lambda stage, share: None
-            return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("reading", total=1.0)
-            yield lambda stage, share: bar.update(task, description=stage, completed=share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +69,7 @@ class FitOptions(Common):
         """Fit, and write the folder where one is asked for, under one progress bar."""
         from isodepth.fitting import fit
 
-        with self.progress() as on_progress:
+        with self.fitting() as on_progress:
             result = fit(
                 runs,
                 recipe=self.recipe,
@@ -236,6 +226,7 @@ COMMANDS: dict[str, Any] = {
     "account": AccountCommand,
     "plan": PlanCommand,
     "sweep": SweepCommand,
+    "measure": MeasureCommand,
     "status": StatusCommand,
     "collect": CollectCommand,
     "data": Data,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +39,21 @@ class Output:
             Path(self.json).write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self.json} can't be written: {error.strerror}") from error
+
+    @contextmanager
+    def fitting(self) -> Iterator[Callable[[str, float], None]]:
+        """A bar on standard error; yields what `fit` takes as `on_progress`."""
+        if self.quiet:
+            yield lambda stage, share: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("reading", total=1.0)
+            yield lambda stage, share: bar.update(task, description=stage, completed=share)
 
     def say(self, text: str) -> None:
         """Tell the user something that is not a result, on standard error."""

@@ -267,7 +267,6 @@ class Execution(Output):
             self.say(f"  {run_id} is {state}: {reason}")
         if not summary.complete and stop.is_set():
             self.say("stopped; the same command goes on")
-        self.write(asdict(summary))
         return 0 if summary.complete else 1
 
     @contextmanager
@@ -299,6 +298,7 @@ class SweepCommand(Execution):
     def run(self) -> int:
         from isodepth.sweep.ledger import Ledger
         from isodepth.sweep.plan import load_plan
+        from isodepth.sweep.run import summarise
 
         plan = load_plan(self.plan)
         ledger = Ledger.open(self.out, plan)
@@ -307,7 +307,62 @@ class SweepCommand(Execution):
             law = Request(fit_file=self.fit_file).law(plan.spec)
         if not self.quiet:
             show_plan(ledger.plan)
-        return self.train_all(ledger, law)
+        status = self.train_all(ledger, law)
+        self.write(asdict(summarise(ledger)))
+        return status
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureCommand(Execution):
+    """From nothing to φ: plan, prepare text, train, collect, fit and report.
+
+    Safe to run again after any interruption; what is done is skipped.
+    """
+
+    preset: str
+    """a preset that ships (laptop, gpu-30min, published), or a TOML file"""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """folder of everything"""
+    bootstrap: int = 1000
+    """resamples behind the intervals"""
+    seed: int = 0
+    """of the resampling"""
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from isodepth.sweep.collect import collect, write_table
+        from isodepth.sweep.ledger import Ledger
+        from isodepth.sweep.measure import measurement, save
+        from isodepth.sweep.measure_report import measure_report
+        from isodepth.sweep.plan import make_plan
+
+        request = Request(preset=self.preset)
+        spec = request.spec()
+        law = request.law(spec)
+        ledger = Ledger.open(self.out, make_plan(spec, law))
+        if not self.quiet:
+            show_plan(ledger.plan)
+        trained = self.train_all(ledger, law)
+        if any(entry.state in ("planned", "running", "interrupted") for entry in ledger.entries()):
+            return trained
+        runs = collect(ledger)
+        write_table(runs, self.out)
+        with self.fitting() as on_progress:
+            result = measurement(
+                ledger.plan,
+                runs,
+                self.out,
+                bootstrap=self.bootstrap,
+                seed=self.seed,
+                on_progress=on_progress,
+            )
+        save(result, self.out / "measure.json")
+        self.write(result.to_dict())
+        if not self.quiet and self.json != "-":
+            Console(width=None if sys.stdout.isatty() else 100).print(measure_report(result))
+            self.say(f"table, fits and figures: {self.out}")
+        return trained
 
 
 @dataclass(frozen=True, kw_only=True)
