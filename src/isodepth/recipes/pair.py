@@ -36,6 +36,7 @@ _COST = "log_cost"
 class Pair:
     """The problems that two recipes pose, and which of their runs are the same."""
 
+    own_name: str  # the recipe's name in the table
     baseline: Problem
     recipe: Problem
     both: Problem  # every run once, under one law; η is (φ of the baseline, φ of the recipe)
@@ -55,6 +56,7 @@ class Pair:
     def with_conventions(self, conventions: Conventions) -> Pair:
         """The same runs under other conventions."""
         return _pair(
+            self.own_name,
             self.baseline.with_conventions(conventions),
             self.recipe.with_conventions(conventions),
             self.both.frame,
@@ -113,6 +115,7 @@ def pair_of(
             )
     both = pd.concat([base, own])
     return _pair(
+        recipe,
         build(base, conventions),
         build(probe, conventions),
         both.reset_index(drop=True),
@@ -130,6 +133,7 @@ def _finished(rows: pd.DataFrame, recipe: str, runs: Runs) -> pd.DataFrame:
 
 
 def _pair(
+    own_name: str,
     baseline: Problem,
     recipe: Problem,
     both: pd.DataFrame,
@@ -153,6 +157,7 @@ def _pair(
         log_n0=float(np.log(n_once + n_rec).mean()),
     )
     return Pair(
+        own_name=own_name,
         baseline=baseline,
         recipe=recipe,
         both=replace(joint, design=design, eta_names=_PHI),
