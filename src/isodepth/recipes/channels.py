@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from math import factorial
 
 import numpy as np
@@ -28,6 +27,8 @@ from isodepth.recipes.pair import Pair, Sides
 
 CHANNELS = ("token_budget", "capacity", "other")
 Switches = tuple[bool, bool, bool]
+_SIDES = (False, True)
+_SETTINGS: list[Switches] = [(t, c, o) for t in _SIDES for c in _SIDES for o in _SIDES]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class Channel:
 
 def shapley(value: Callable[[Switches], Array]) -> Array:
     """Shares (3, K) of V(all) − V(none) from V at each of the eight settings of the switches."""
-    at = {s: value(s) for s in product((False, True), repeat=3)}
+    at = {s: value(s) for s in _SETTINGS}
     shares = []
     for i in range(3):
         share = np.zeros_like(at[False, False, False])
@@ -76,9 +77,9 @@ def shapley(value: Callable[[Switches], Array]) -> Array:
             if s[i]:
                 continue
             thrown = sum(s)
-            on = (*s[:i], True, *s[i + 1 :])
+            on = (s[0] or i == 0, s[1] or i == 1, s[2] or i == 2)
             weight = factorial(thrown) * factorial(2 - thrown) / factorial(3)
-            share = share + weight * (at[on[0], on[1], on[2]] - at[s])
+            share = share + weight * (at[on] - at[s])
         shares.append(share)
     return np.array(shares)
 
@@ -103,7 +104,7 @@ def _channel(arms: tuple[Arm, Arm], sides: Sides, budget: float, r: int) -> Chan
     laws = (sides.baseline, sides.recipe)
     thetas = [_all(law) for law in laws]
     settings: dict[Switches, Setting] = {}
-    for s in product((False, True), repeat=3):
+    for s in _SETTINGS:
         cost, capacity, other = s
         theta = thetas[other].copy()
         theta[:, -1] = thetas[capacity][:, -1]

@@ -16,11 +16,10 @@ from isodepth.errors import InputError
 from isodepth.fitting.fit import DEFAULT_RESAMPLES
 from isodepth.fitting.problem import Conventions, Estimator
 from isodepth.fitting.result import Interval
-from isodepth.laws import LAWS, Array, LawName
-from isodepth.recipes.channels import Channel, channels_of
-from isodepth.recipes.inference import inference_of
+from isodepth.laws import LAWS, LawName
+from isodepth.recipes.channels import channels_of
+from isodepth.recipes.inference import Inference, inference_of
 from isodepth.recipes.pair import (
-    Cost,
     Method,
     Pair,
     Sides,
@@ -90,23 +89,25 @@ def compare(
 
     step(f"{recipe}: fits", 0.0)
     weights = pair.draw(bootstrap, seed) if bootstrap else None
-    fitted = {m: fit_pair(pair, m, weights)[0] for m in get_args(Method)}
-    sides = fitted[method]
-    joint = fitted["joint"]
+    sides = fit_pair(pair, method, weights)[0]
+    # the cost of looping is a question to the joint fit, whichever is reported
+    joint = sides if method == "joint" else fit_pair(pair, "joint", None)[0]
     step(f"{recipe}: cost of looping", 0.3)
     cost = None
-    if not joint.missing:
+    if not sides.missing and not joint.missing:
         cost = cost_of(pair, np.append(joint.baseline.theta, joint.recipe.theta[-1]), weights)
     step(f"{recipe}: channels", 0.4)
     channels = () if sides.missing else channels_of(pair, sides)
     step(f"{recipe}: sensitivity", 0.5)
-    rows = _sensitivity(table, pair, baseline, recipe, method, seed, bool(bootstrap))
+    rows = []
+    if not sides.missing:
+        rows = _sensitivity(table, pair, baseline, recipe, method, seed, bool(bootstrap))
     step(f"{recipe}: done", 1.0)
 
     phis, ci95 = _numbers(sides)
     delta = None if None in phis else sides.delta
     verdict, more = verdict_of(delta, ci95["delta_phi"], pair.both.n, sides.missing)
-    used: list = []
+    used: list[Inference] = []
     left_out: list[str] = []
     for name, problem, which in (
         (baseline, pair.baseline, "baseline"),
@@ -145,7 +146,7 @@ def compare(
         assumptions=_assumptions(pair, method, more, sequence_length if used else None),
         warnings=(),
     )
-    return replace(result, warnings=tuple([*_warnings(result, pair, sides, fitted), *left_out]))
+    return replace(result, warnings=(*_warnings(result, pair, sides), *left_out))
 
 
 def _numbers(sides: Sides) -> tuple[list[float | None], dict[str, Interval | None]]:
@@ -263,9 +264,7 @@ def _assumptions(
     return tuple(said)
 
 
-def _warnings(
-    result: Comparison, pair: Pair, sides: Sides, fitted: dict[Method, Sides]
-) -> list[str]:
+def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[str]:
     said = [f"φ of the {name} is not identified: {why}" for name, why in sides.missing.items()]
     if not sides.converged:
         said.append("the optimiser did not converge: treat no number here as final")
@@ -287,8 +286,9 @@ def _warnings(
             "interval's coverage was measured: it may cover less than 95%"
         )
     if not result.channels:
-        said.append("the runs name no shared budget, so the loss change at equal compute is not "
-                    "split")
+        said.append(
+            "the runs name no shared budget, so the loss change at equal compute is not split"
+        )
     beyond = [c for c in result.channels if c.baseline.beyond or c.recipe.beyond]
     if beyond:
         said.append(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isodepth.accounting import Account, Injection, account, block_params
 from isodepth.accounting import LOOP_NORMS as NORMS
+from isodepth.accounting import Account, Injection, account, block_params
 from isodepth.errors import InputError
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.result import Interval

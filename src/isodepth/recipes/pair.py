@@ -24,7 +24,7 @@ from isodepth.fitting.identify import identify
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.result import FittedLaw
 from isodepth.fitting.uncertainty import Resamples, draw
-from isodepth.laws import Array, Integers
+from isodepth.laws import Array, Bools, Integers
 from isodepth.runs import Runs
 
 Method = Literal["separate", "joint"]
@@ -73,12 +73,10 @@ class Pair:
         if np.unique(r[looped]).size < 2:
             return None
         z = np.vstack([self.both.design.z, looped.astype(float)])
-        return replace(
-            self.both, design=replace(self.both.design, z=z), eta_names=(*_PHI, _COST)
-        )
+        return replace(self.both, design=replace(self.both.design, z=z), eta_names=(*_PHI, _COST))
 
     @property
-    def _own(self) -> Array:
+    def _own(self) -> Bools:
         """Which runs of `both` are the recipe's and not the baseline's."""
         own = np.zeros(self.both.n, dtype=bool)
         own[self.in_recipe] = True
@@ -215,9 +213,9 @@ def fit_pair(
     start: what the same pair returned under nearly equal conventions.
     """
     if method == "joint":
-        problems, rows = (pair.both,), (np.arange(pair.both.n),)
+        problems, rows = [pair.both], [np.arange(pair.both.n)]
     else:
-        problems, rows = (pair.baseline, pair.recipe), (pair.in_baseline, pair.in_recipe)
+        problems, rows = [pair.baseline, pair.recipe], [pair.in_baseline, pair.in_recipe]
     found, drawn = [], []
     for i, (problem, at) in enumerate(zip(problems, rows, strict=True)):
         best = estimate(problem, None if start is None else start.seeds[i])
@@ -236,12 +234,12 @@ _NEAR = 5  # starts besides the optimum, for nearly equal problems
 def _sides(
     pair: Pair,
     method: Method,
-    problems: tuple[Problem, ...],
+    problems: list[Problem],
     found: list[Estimate],
     drawn: list[Array],
 ) -> Sides:
     if method == "joint":
-        (problem,), (best,) = problems, found
+        problem, best = problems[0], found[0]
         known = identify(problem, best.theta)
         keep = _columns(problem)
         thetas = [best.theta[columns] for columns in keep]
@@ -251,7 +249,7 @@ def _sides(
             for side, name in zip(("baseline", "recipe"), _PHI, strict=True)
             if name in known.missing
         }
-        problems = (problem, problem)
+        problems = [problem, problem]
     else:
         thetas, draws = [best.theta for best in found], drawn
         missing = {}

@@ -137,4 +137,3 @@ def verdict_of(
 
 
 MOST = 100  # times as many runs, beyond which a number of runs is no advice
-
