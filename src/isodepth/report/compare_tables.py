@@ -33,7 +33,8 @@ def compare_report(result: Comparison) -> RenderableType:
             Text("Compute-optimal models in use (forward), at the highest shared budget"),
             _use(result),
         ]
-    parts += [Text("Δφ under other choices"), _sensitivity(result)]
+    if result.sensitivity:
+        parts += [Text("φ and Δφ under other choices"), _sensitivity(result)]
     parts += sentences("Warnings", result.warnings, "yellow")
     parts += sentences("Assumptions", result.assumptions, "")
     return Group(*parts)
@@ -127,14 +128,12 @@ def _use(result: Comparison) -> Table:
 
 def _sensitivity(result: Comparison) -> Table:
     table = new_table(
-        "fits", "law", "estimator", "counted", "baseline", "recipe", "Δφ", "95% interval"
+        "fits, law, estimator, injection counted", "baseline", "recipe", "Δφ", "95% interval"
     )
     for a in result.sensitivity:
         table.add_row(
-            f"{a.method}, every r = 1 run" if a.borrowed == "all budgets" else a.method,
-            a.law,
-            a.estimator,
-            a.count_injection,
+            f"{a.method}, {a.law}, {a.estimator}, {a.count_injection}"
+            + (", every r = 1 run" if a.borrowed == "all budgets" else ""),
             _phi(a.phi_baseline, ".3f"),
             _phi(a.phi_recipe, ".3f"),
             _phi(a.delta_phi, "+.3f"),
@@ -142,11 +141,10 @@ def _sensitivity(result: Comparison) -> Table:
         )
     if result.cost:
         c = result.cost
+        conventions = result.conventions
         table.add_row(
-            f"joint, κ = {c.kappa:.2f}",
-            result.conventions.law,
-            result.conventions.estimator,
-            result.conventions.count_injection,
+            f"joint with κ = {c.kappa:.2f}, {conventions.law}, {conventions.estimator}, "
+            f"{conventions.count_injection}",
             "",
             "",
             f"{c.delta_phi:+.3f}",
