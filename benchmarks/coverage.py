@@ -72,9 +72,10 @@ def layout(n: int) -> pd.DataFrame:
     return isodepth.load_runs(pd.DataFrame(rows)).used
 
 
-def simulate(problem: Problem, world: str, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Log losses (n, runs) of sweeps whose truth is TRUTH."""
-    theta = truth(problem)
+def simulate(
+    problem: Problem, theta: np.ndarray, world: str, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Log losses (n, runs) of sweeps whose truth is theta (1, p)."""
     exact = problem.predict(theta)[0]
     shape = (n, problem.n)
     noise = rng.normal(size=shape)
@@ -134,7 +135,7 @@ def cell(job: tuple[int, str, str, int, int, int]) -> dict[str, tuple[float, flo
     rng = np.random.default_rng([n, WORLDS.index(world), seed])
     problem = build(layout(n), Conventions(estimator=estimator))
     phis, found = [], defaultdict(list)
-    for k, y in enumerate(simulate(problem, world, simulations, rng)):
+    for k, y in enumerate(simulate(problem, truth(problem), world, simulations, rng)):
         phi, ends = intervals(replace(problem, log_loss=y), resamples, k)
         phis.append(phi)
         for method, interval in ends.items():
@@ -181,21 +182,28 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         cells = dict(zip(keys, pool.map(cell, jobs), strict=True))
     lines = table(cells)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     record = (
-        f"{date.today()}, commit {commit}, {platform.machine()} {options.workers} cores, "
+        f"{date.today()}, commit {commit()}, {platform.machine()} {options.workers} cores, "
         f"{options.simulations} simulations a cell, {options.resamples} resamples, "
         f"{options.estimator}, seed {options.seed}, {time.time() - started:.0f} s"
     )
     print("\n".join([record, "", *lines]))
     if options.write:
-        text = options.write.read_text(encoding="utf-8")
-        head, _, rest = text.partition(f"<!-- {options.estimator} -->")
-        _, _, tail = rest.partition("<!-- end -->")
-        body = "\n".join([f"<!-- {options.estimator} -->", record, "", *lines, "", "<!-- end -->"])
-        options.write.write_text(head + body + tail, encoding="utf-8")
+        write(options.write, options.estimator, [record, "", *lines])
+
+
+def commit() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+def write(path: Path, mark: str, lines: list[str]) -> None:
+    """Put lines between the document's marks of that name."""
+    head, _, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
+    _, _, tail = rest.partition("<!-- end -->")
+    body = "\n".join([f"<!-- {mark} -->", *lines, "", "<!-- end -->"])
+    path.write_text(head + body + tail, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,18 @@ if TYPE_CHECKING:
     from isodepth.errors import InputError
     from isodepth.fitting import Fit, fit
     from isodepth.isoflop import Isoflop, isoflop
+    from isodepth.recipes import Comparison, compare
     from isodepth.runs import Runs, load_runs
 
 __all__ = [
     "Account",
+    "Comparison",
     "Fit",
     "InputError",
     "Isoflop",
     "Runs",
     "account",
+    "compare",
     "fit",
     "isoflop",
     "load_runs",
@@ -31,6 +34,8 @@ _HOMES = {
     "fit": "isodepth.fitting",
     "Isoflop": "isodepth.isoflop",
     "isoflop": "isodepth.isoflop",
+    "Comparison": "isodepth.recipes",
+    "compare": "isodepth.recipes",
     "Runs": "isodepth.runs",
     "load_runs": "isodepth.runs",
 }

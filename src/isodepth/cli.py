@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import asdict, dataclass, fields
@@ -47,15 +48,11 @@ class Common(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions(Common):
-    """How to fit."""
+class LawOptions(Common):
+    """What is fitted, and how."""
 
-    recipe: str | None = None
-    """Which recipe; by default 'baseline', or the only one."""
     law: Literal["additive", "coupled"] = "additive"
     """L = E + A·N_eff^(−α) + B·D^(−β), or E + (A·N_eff^(−α) + B·D^(−β))^γ."""
-    multiplicity: Literal["power", "free"] = "power"
-    """m(r) = r^φ, or an m of its own for every r."""
     estimator: Literal["huber", "lsq"] = "huber"
     """Loss of the log-loss residuals, summed."""
     huber_delta: float = 1e-3
@@ -64,6 +61,16 @@ class FitOptions(Common):
     """Where the injection's parameters are counted."""
     bootstrap: int = 1000
     """Resamples behind the intervals; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(LawOptions):
+    """How to fit."""
+
+    recipe: str | None = None
+    """Which recipe; by default 'baseline', or the only one."""
+    multiplicity: Literal["power", "free"] = "power"
+    """m(r) = r^φ, or an m of its own for every r."""
 
     def fit(self, runs: Any, out: Path | None = None) -> Any:
         """Fit, and write the folder where one is asked for, under one progress bar."""
@@ -106,6 +113,54 @@ class FitCommand(FitOptions):
         self.deliver(result.to_dict(), fit_report(result))
         if self.out is not None:
             self.say(f"figures, report and fit.json: {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand(LawOptions):
+    """Did a recipe's loop get better, or did it see more tokens? Δφ and the split of the loss."""
+
+    runs: RunsArgument
+    recipe: tyro.conf.UseAppendAction[tuple[str, ...]]
+    """Recipe to compare with the baseline; may be given several times."""
+    baseline: str = "baseline"
+    """Recipe to compare with."""
+    method: Literal["separate", "joint"] = "separate"
+    """A law of its own for each recipe, or one law for both."""
+    vocab: int = 32064
+    """Padded vocabulary, for the models' cost in use."""
+    sequence_length: int = 2048
+    """Tokens in a row, likewise."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder for figures, the report and comparison.json."""
+
+    def run(self) -> None:
+        from rich.console import Group
+
+        from isodepth.recipes import compare
+        from isodepth.report.compare_tables import compare_report
+        from isodepth.runs import load_runs
+
+        if not self.recipe:
+            raise InputError("name at least one recipe with --recipe")
+        runs = load_runs(self.runs)
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("json", "quiet", "runs", "recipe", "out"):
+            del given[name]
+        with self.fitting() as on_progress:
+            results = [
+                compare(runs, recipe=name, on_progress=on_progress, **given)
+                for name in dict.fromkeys(self.recipe)
+            ]
+            shown = [r.to_dict() for r in results]
+            result = shown[0] if len(shown) == 1 else {"comparisons": shown}
+            if self.out is not None:
+                from isodepth.report.folder import write_compare_folder
+
+                on_progress("figures", 1.0)
+                write_compare_folder(results, json.dumps(result, allow_nan=False), self.out)
+        self.deliver(result, Group(*(compare_report(r) for r in results)))
+        if self.out is not None:
+            self.say(f"figures, report and comparison.json: {self.out}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +276,7 @@ class EquivalentCommand(Shape, FitOptions):
 
 COMMANDS: dict[str, Any] = {
     "fit": FitCommand,
+    "compare": CompareCommand,
     "isoflop": IsoflopCommand,
     "equivalent": EquivalentCommand,
     "account": AccountCommand,

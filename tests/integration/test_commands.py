@@ -183,10 +183,71 @@ def test_equivalent_says_what_is_missing(arguments, words):
     assert "Traceback" not in done.stderr
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """What `isodepth compare` leaves of two recipes."""
+    out = tmp_path_factory.mktemp("compared")
+    done = isodepth(
+        "compare",
+        "published",
+        *("--baseline", "baseline"),
+        *("--recipe", "truncated_bptt", "--recipe", "hyperconnections"),
+        *("--bootstrap", "50", "--out", out / "results", "--json", out / "all.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, out
+
+
+def test_compare_prints_verdict_split_and_published_numbers(compared):
+    printed, _ = compared
+    assert printed.startswith("truncated_bptt against baseline: ")
+    assert "hyperconnections against baseline: " in printed
+    for words in (
+        "Loss change at equal compute",
+        "0.38 (0.35 in its code's notes)",
+        "0.65 (0.66 in its code's notes)",
+        "separate, additive, huber, once, every r = 1 run",
+        "cache/token",
+    ):
+        assert words in printed
+
+
+def test_compare_leaves_figures_report_and_json(compared):
+    _, out = compared
+    names = {p.name for p in (out / "results").iterdir()}
+    figures = {f"{f}.{e}" for f in ("channels", "delta_phi") for e in ("svg", "pdf", "png")}
+    assert names == figures | {"comparison.json", "report.txt"}
+    data = json.loads((out / "all.json").read_text())
+    assert data == json.loads((out / "results" / "comparison.json").read_text())
+    truncated, lanes = data["comparisons"]
+    assert (truncated["recipe"], lanes["recipe"]) == ("truncated_bptt", "hyperconnections")
+    assert truncated["delta_phi"]["value"] < 0 < lanes["delta_phi"]["value"]
+    assert len(truncated["channels"]) == 12
+    svg = (out / "results" / "delta_phi.svg").read_text(encoding="utf-8")
+    for words in ("truncated_bptt less baseline", "coupled, lsq, regressed", "one law, κ·r^φ"):
+        assert words in svg
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--recipe"),
+        (["--recipe", "magic"], "no recipe 'magic'"),
+        (["--recipe", "baseline"], "is the baseline itself"),
+        (["--recipe", "truncated_bptt", "--baseline", "magic"], "no recipe 'magic'"),
+    ],
+)
+def test_compare_says_what_is_wrong(arguments, words):
+    done = isodepth("compare", "published", *arguments, "--bootstrap", "0")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_names_every_command():
     done = isodepth("--help")
     assert done.returncode == 0
-    for command in ("fit", "isoflop", "equivalent", "account"):
+    for command in ("fit", "compare", "isoflop", "equivalent", "account"):
         assert command in done.stdout
 
 
@@ -197,7 +258,7 @@ def test_nothing_of_the_measuring_half_imports_torch(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import isodepth, isodepth.cli\n"
         "for name in isodepth.__all__: getattr(isodepth, name)\n"
-        "import isodepth.report.figures, isodepth.planning.advice\n"
+        "import isodepth.report.folder, isodepth.planning.advice\n"
         "sys.exit(isodepth.cli.main(['fit', 'published', '--bootstrap', '0', '--quiet']))\n"
     )
     done = subprocess.run(

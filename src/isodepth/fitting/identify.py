@@ -36,7 +36,7 @@ def identify(problem: Problem, theta: Array) -> Identified:
     errors = dict(zip(problem.theta_names, standard_errors(problem, theta), strict=True))
     raw = problem.law.raw(theta[None], problem.design)
     reported = [*raw, *problem.eta_names]
-    if "phi" not in reported and problem.multiplicity.name == "power":
+    if not problem.eta_names and problem.multiplicity.name == "power":
         reported.append("phi")
     missing = _structural(problem, reported)
     for name, why in _numerical(problem, theta, errors).items():
@@ -171,7 +171,7 @@ def _numerical(problem: Problem, theta: Array, errors: dict[str, float]) -> dict
 
 
 def _is_multiplicity(name: str) -> bool:
-    return name == "phi" or name.startswith("log_m")
+    return name.startswith(("phi", "log_m", "log_cost"))
 
 
 _REPORTED = {

@@ -59,6 +59,7 @@ class Problem:
     conventions: Conventions
     law: Law
     multiplicity: Multiplicity
+    eta_names: tuple[str, ...]  # of the multiplicity's q parameters
     design: Design
     frame: pd.DataFrame  # the n runs, in the order of every array
     log_loss: Array  # (n,) log of nats per token
@@ -70,10 +71,6 @@ class Problem:
     @property
     def n(self) -> int:
         return int(self.log_loss.size)
-
-    @property
-    def eta_names(self) -> tuple[str, ...]:
-        return self.multiplicity.names(self.frame["recurrences"].to_numpy(dtype=float))
 
     @property
     def theta_names(self) -> tuple[str, ...]:
@@ -134,6 +131,7 @@ def build(frame: pd.DataFrame, conventions: Conventions) -> Problem:
         conventions=conventions,
         law=LAWS[conventions.law],
         multiplicity=multiplicity,
+        eta_names=multiplicity.names(r),
         design=design,
         frame=frame,
         log_loss=np.log(frame["loss"].to_numpy(dtype=float)),

@@ -37,14 +37,12 @@ def seeds(problem: Problem, count: int = N_STARTS) -> Array:
 
 
 def _etas(problem: Problem) -> Array:
-    """Starting multiplicities (G, q): r^φ for a grid of φ."""
-    names = problem.eta_names
-    if not names:
+    """Starting multiplicities (G, q): r^φ for a grid of φ, whatever the columns z are."""
+    if not problem.eta_names:
         return np.empty((1, 0))
-    if problem.multiplicity.name == "power":
-        return _PHIS[:, None]
-    levels = np.array([float(name.removeprefix("log_m")) for name in names])
-    return _PHIS[:, None] * np.log(levels)
+    log_r = np.log(problem.frame["recurrences"].to_numpy(dtype=float))
+    phi_is_one = np.linalg.lstsq(problem.design.z.T, log_r, rcond=None)[0]
+    return _PHIS[:, None] * phi_is_one
 
 
 def _powers(problem: Problem) -> tuple[Array, Array, Array]:

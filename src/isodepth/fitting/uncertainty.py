@@ -17,7 +17,7 @@ from scipy import stats
 from isodepth.fitting.estimate import Estimate, refit
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.solver import minimise
-from isodepth.laws import Array
+from isodepth.laws import Array, Integers
 
 Resampling = Literal["groups", "runs"]
 LEVEL = 0.95
@@ -70,12 +70,20 @@ def resample(
 
     start (n, p): where the same resamples ended under nearly the same problem.
     """
-    rng = np.random.default_rng(seed)
     labels = problem.groups if unit == "groups" else np.arange(problem.n)
+    theta = refit(problem, fitted, weights=draw(labels, n, seed), start=start)
+    return Resamples(theta=theta, unit=unit, n_units=int(labels.max()) + 1)
+
+
+def draw(labels: Integers, n: int, seed: int) -> Array:
+    """Weights (n, runs): how often each run's unit is drawn, all units with replacement.
+
+    labels (runs,): the unit of each run, counted from 0.
+    """
     units = int(labels.max()) + 1
+    rng = np.random.default_rng(seed)
     counts = rng.multinomial(units, np.full(units, 1.0 / units), size=n).astype(float)
-    theta = refit(problem, fitted, weights=counts[:, labels], start=start)
-    return Resamples(theta=theta, unit=unit, n_units=units)
+    return counts[:, labels]
 
 
 @dataclass(frozen=True, kw_only=True)

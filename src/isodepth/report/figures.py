@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -22,33 +19,14 @@ from isodepth.fitting.problem import Problem, build
 from isodepth.fitting.result import Fit
 from isodepth.isoflop import Isoflop, isoflop
 from isodepth.laws import Array
+from isodepth.report.drawing import COLOURS, MARKERS, save, style
 from isodepth.report.tables import size_text
 from isodepth.runs import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_PNG_DPI = 200
 _CURVE_POINTS = 60
-# Okabe & Ito's palette: told apart by colour-blind readers; markers say the same in grey
-_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLE = {
-    "font.size": 8.0,
-    "axes.titlesize": 9.0,
-    "axes.labelsize": 8.0,
-    "legend.fontsize": 7.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.linewidth": 0.4,
-    "grid.alpha": 0.4,
-    "lines.linewidth": 1.0,
-    "lines.markersize": 3.5,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "isodepth",
-}
 
 
 def write_figures(runs: Runs, fit: Fit, out: Path) -> list[Path]:
@@ -61,20 +39,8 @@ def write_figures(runs: Runs, fit: Fit, out: Path) -> list[Path]:
         ("residuals", residuals_figure(fit, problem)),
         ("profile", profile_figure(fit)),
     ):
-        if figure is None:
-            continue
-        with _style():
-            # the layout is found once, in drawing the PNG, and then held: it is most of the cost
-            figure.set_dpi(_PNG_DPI)
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
-            pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # likewise
-            imsave(out / f"{name}.png", pixels)
-            figure.set_layout_engine("none")
-            # without a date the same runs give the same bytes
-            figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-            figure.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
-        written += [out / f"{name}.{form}" for form in ("svg", "pdf", "png")]
+        if figure is not None:
+            written += save(figure, out, name)
     return written
 
 
@@ -104,7 +70,7 @@ def isoflop_figure(runs: Runs, fit: Fit) -> Figure | None:
     shades = dict(
         zip(budgets, mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(budgets))), strict=True)
     )
-    with _style():
+    with style():
         figure = Figure(
             figsize=(1.75 * len(levels) + 1.1, 2.2 * len(drawn) + 0.6), layout="constrained"
         )
@@ -218,7 +184,7 @@ def predicted_figure(fit: Fit, problem: Problem) -> Figure:
     """Measured against predicted loss."""
     loss = np.exp(problem.log_loss)
     drawn = problem.predict(fit.fitted.theta)[0]
-    with _style():
+    with style():
         figure = Figure(figsize=(3.3, 3.1), layout="constrained")
         axes = figure.subplots()
         ends = np.array([min(loss.min(), drawn.min()), max(loss.max(), drawn.max())])
@@ -241,7 +207,7 @@ def residuals_figure(fit: Fit, problem: Problem) -> Figure:
     names = np.unique(budgets)
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
-    with _style():
+    with style():
         figure = Figure(figsize=(2.1 * columns + 1.0, 1.7 * rows + 0.6), layout="constrained")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, budget in zip(grid.flat, names, strict=False):
@@ -277,15 +243,15 @@ def profile_figure(fit: Fit) -> Figure | None:
     values = np.asarray(fit.profile_phi["values"], dtype=float)
     rise = np.asarray(fit.profile_phi["objective"], dtype=float) / fit.objective - 1.0
     threshold = float(fit.profile_phi["threshold"]) / fit.objective - 1.0
-    with _style():
+    with style():
         figure = Figure(figsize=(3.6, 2.7), layout="constrained")
         axes = figure.subplots()
-        axes.plot(values, 100 * rise, color=_COLOURS[1], label="profile")
+        axes.plot(values, 100 * rise, color=COLOURS[1], label="profile")
         axes.axhline(100 * threshold, color="0.5", lw=0.8, ls="--", label="95% threshold")
         interval = fit.interval("phi")
         if interval:
-            axes.axvspan(*interval, color=_COLOURS[5], alpha=0.25, lw=0, label="95% interval")
-        axes.axvline(fit.phi, color=_COLOURS[0], lw=0.8, label=f"φ = {fit.phi:.3f}")
+            axes.axvspan(*interval, color=COLOURS[5], alpha=0.25, lw=0, label="95% interval")
+        axes.axvline(fit.phi, color=COLOURS[0], lw=0.8, label=f"φ = {fit.phi:.3f}")
         reach = interval or (values[0], values[-1])
         half = max(fit.phi - reach[0], reach[1] - fit.phi) * 1.5
         axes.set_xlim(max(values[0], fit.phi - half), min(values[-1], fit.phi + half))
@@ -300,8 +266,8 @@ def profile_figure(fit: Fit) -> Figure | None:
 def _by_recurrence(frame: pd.DataFrame) -> Iterator[tuple[int, Array, str, str]]:
     recurrences = frame["recurrences"].to_numpy()
     for i, r in enumerate(np.unique(recurrences)):
-        style = i % len(_COLOURS)
-        yield int(r), recurrences == r, _COLOURS[style], _MARKERS[style]
+        style = i % len(COLOURS)
+        yield int(r), recurrences == r, COLOURS[style], MARKERS[style]
 
 
 def _budgets(problem: Problem) -> Array:
@@ -329,9 +295,3 @@ def _title(fit: Fit) -> str:
         f"{fit.recipe}: φ = {fit.phi:.3f}{ends}   ({c.law} law, {c.estimator}, injection counted "
         f"{c.count_injection}, {fit.n_runs} runs)"
     )
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its keys are literals in the stubs
-        yield

@@ -35,8 +35,8 @@ def fit_report(fit: Fit) -> RenderableType:
     parts.append(_quality(fit))
     if fit.sensitivity:
         parts.append(_sensitivity(fit))
-    parts += _sentences("Warnings", fit.warnings, "yellow")
-    parts += _sentences("Notes", fit.notes, "")
+    parts += sentences("Warnings", fit.warnings, "yellow")
+    parts += sentences("Notes", fit.notes, "")
     return Group(*parts)
 
 
@@ -59,7 +59,7 @@ def _conventions(fit: Fit) -> Text:
 
 
 def _parameters(fit: Fit) -> Table:
-    table = _table("parameter", "value", "95% interval")
+    table = new_table("parameter", "value", "95% interval")
     for name, value in fit.params.items():
         shown = "not identified" if value is None else f"{value:.6g}"
         table.add_row(_SYMBOLS.get(name, name), shown, interval_text(fit.ci95[name], ".4g"))
@@ -71,7 +71,7 @@ def _parameters(fit: Fit) -> Table:
 
 
 def _quality(fit: Fit) -> Table:
-    table = _table("check", "result")
+    table = new_table("check", "result")
     lack: dict[str, Any] = fit.lack_of_fit
     if fit.r2 is not None:
         table.add_row("R², rms residual", f"{fit.r2:.4f}, {fit.rmse:.4f} nats")
@@ -113,7 +113,7 @@ def _quality(fit: Fit) -> Table:
 
 
 def _sensitivity(fit: Fit) -> Table:
-    table = _table("law", "estimator", "injection counted", "φ", "95% interval")
+    table = new_table("law", "estimator", "injection counted", "φ", "95% interval")
     for row in fit.sensitivity:
         phi: Any = row["phi"]
         ci95: Any = row["ci95"]
@@ -127,7 +127,7 @@ def isoflop_report(result: Isoflop) -> RenderableType:
     """What `isodepth isoflop` prints."""
     parts: list[RenderableType] = []
     for recipe in dict.fromkeys(g.recipe for g in result.groups):
-        table = _table("r", "budget", "runs", "N at minimum", "95%", "loss", "95%", "")
+        table = new_table("r", "budget", "runs", "N at minimum", "95%", "loss", "95%", "")
         for g in result.groups:
             if g.recipe != recipe:
                 continue
@@ -154,7 +154,7 @@ def isoflop_report(result: Isoflop) -> RenderableType:
 
 def equivalence_report(result: Equivalence) -> RenderableType:
     """What `isodepth equivalent` prints."""
-    table = _table("size (non-embedding parameters)", "value", "95% interval")
+    table = new_table("size (non-embedding parameters)", "value", "95% interval")
     equal = result.equivalent_params
     table.add_row("unique parameters", size_text(result.unique_params), "exact")
     table.add_row(
@@ -168,14 +168,14 @@ def equivalence_report(result: Equivalence) -> RenderableType:
     return Group(
         Text(f"One looped model at r = {result.recurrences}", style="bold"),
         table,
-        *_sentences("Assumptions", result.assumptions, ""),
-        *_sentences("Warnings", result.warnings, "yellow"),
+        *sentences("Assumptions", result.assumptions, ""),
+        *sentences("Warnings", result.warnings, "yellow"),
     )
 
 
 def account_report(result: Account) -> RenderableType:
     """What `isodepth account` prints."""
-    table = _table("", "")
+    table = new_table("", "")
     for name, words in (
         ("n_once", "parameters used once per token"),
         ("n_rec", "parameters of the shared block"),
@@ -202,15 +202,17 @@ def interval_text(interval: Interval | None, form: str) -> str:
     return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
-def _table(*headers: str) -> Table:
+def new_table(*headers: str) -> Table:
+    """A table in the style of every report."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in headers:
         table.add_column(header)
     return table
 
 
-def _sentences(title: str, sentences: Iterable[str], style: str) -> list[RenderableType]:
-    listed = [Padding(Text(f"• {s}"), (0, 0, 0, 2)) for s in sentences]
+def sentences(title: str, said: Iterable[str], style: str) -> list[RenderableType]:
+    """A titled list; nothing where nothing is said."""
+    listed = [Padding(Text(f"• {s}"), (0, 0, 0, 2)) for s in said]
     return [Text(title, style=f"bold {style}".strip()), *listed] if listed else []
 
 

@@ -66,21 +66,24 @@ class Runs:
             raise InputError(f"{self.source} has no recipe {recipe!r}; it holds {', '.join(names)}")
         return recipe
 
-    def of_recipe(self, recipe: str) -> tuple[pd.DataFrame, str | None]:
-        """Every run of one recipe; without r = 1 runs of its own it borrows the baseline's.
+    def of_recipe(
+        self, recipe: str, lender: str = BASELINE, *, all_budgets: bool = False
+    ) -> tuple[pd.DataFrame, str | None]:
+        """Every run of one recipe; without r = 1 runs of its own it borrows the lender's.
 
-        Borrowed are the baseline's r = 1 runs at the budgets that the recipe was run at, so that
-        both are compared at equal compute; all of them where no budget is shared.
+        Borrowed are the lender's r = 1 runs at the budgets that the recipe was run at, so that
+        both are compared at equal compute; all of them where no budget is shared, or where
+        `all_budgets` asks for them.
         Returns the rows and, where rows were borrowed, the recipe they came from.
         """
         own = self.frame[self.frame["recipe"] == recipe]
-        unlooped = self.frame[(self.frame["recipe"] == BASELINE) & (self.frame["recurrences"] == 1)]
-        if recipe == BASELINE or (own["recurrences"] == 1).any() or unlooped.empty:
+        unlooped = self.frame[(self.frame["recipe"] == lender) & (self.frame["recurrences"] == 1)]
+        if recipe == lender or (own["recurrences"] == 1).any() or unlooped.empty:
             return own, None
-        if "budget_flops" in self.frame:
+        if "budget_flops" in self.frame and not all_budgets:
             shared = unlooped[unlooped["budget_flops"].isin(own["budget_flops"])]
             unlooped = unlooped if shared.empty else shared
-        return pd.concat([unlooped, own]), BASELINE
+        return pd.concat([unlooped, own]), lender
 
 
 def load_runs(source: str | Path | pd.DataFrame) -> Runs:
