@@ -1,5 +1,6 @@
 """The head: logits capped at ±15, and their cross-entropy without ever holding all of them."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CAP = 15.0  # arXiv 2604.21106: logits are 15 tanh(z / 15)
-CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}  # logits held at once
+LOG2E = 1 / math.log(2)
+CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**28}  # logits held at once
 
 
 def capped_logits(x: Tensor, head: Tensor) -> Tensor:
@@ -38,18 +40,22 @@ class _CappedLoss(torch.autograd.Function):
         for first in range(0, rows, step):
             part = slice(first, first + step)
             target = targets[part, None]
-            tanh = _wide(F.linear(x[part] / CAP, head)).tanh_()
-            odds = torch.softmax(tanh * CAP, dim=1)
-            # Logits within ±15 keep every odd above e⁻³⁰ / V, far from where its log would suffer.
-            picked = odds.gather(1, target)
-            total -= picked.log().sum()
+            # tanh(z / 15) = 1 − 2w with w = sigmoid(−2z / 15), far cheaper on a CPU than tanh.
+            # What all logits share cancels in the softmax, so that −30 w stands for each; within
+            # [−30, 0], its power needs no maximum taken off.
+            w = _wide(F.linear(x[part] * (-2 / CAP), head)).sigmoid_()
+            odds = (w * (-2 * CAP * LOG2E)).exp2_()
+            whole = odds.sum(1, keepdim=True)
+            total += (whole.log() + 2 * CAP * w.gather(1, target)).sum()
             if grad_x is None or grad_head is None:
                 continue
-            # d loss / d z = (softmax − onehot) · (1 − tanh²) / rows; the backward divides.
-            odds.scatter_(1, target, picked - 1)
-            slope = odds.addcmul_(odds, tanh.square_(), value=-1)
-            grad_x[part] = slope @ head
-            grad_head += slope.mT @ x[part]
+            # d loss / d z = (softmax − onehot) · (1 − tanh²) / rows, and 1 − tanh² = 4 (w − w²).
+            # What belongs to a row as a whole waits for the narrow side of the products.
+            odds.scatter_add_(1, target, -whole)
+            slope = odds.mul_(w.addcmul_(w, w, value=-1))
+            scale = (4 / whole).to(x.dtype)
+            torch.mul(slope @ head, scale, out=grad_x[part])
+            grad_head += slope.mT @ (x[part] * scale)
         if grad_x is not None and grad_head is not None:
             ctx.save_for_backward(grad_x, grad_head)
         return (total / rows).to(head.dtype)

@@ -12,6 +12,7 @@ dozens. These functions compute the same formulas (`blocks` has them plainly) in
 Gradients of gradients are not there.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.autograd.function import once_differentiable
 SLICE_ELEMENTS = 2**18  # numbers in a slice of the MLP's hidden layer: 1 MB in fp32
 SPAN = 128  # queries that share their visible keys
 MAX_LENGTH = 512  # tokens in a row
+LOG2E = 1 / math.log(2)
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -143,55 +145,60 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
         batch, length, _, heads, size = qkv.shape
         inverse = _inverse_rms(qkv[:, :, :2], eps)
-        inverse[:, :, 0] *= size**-0.5  # the scores' scale, carried by q
+        # q carries the scores' scale, and log₂e, since 2^x is cheaper than e^x.
+        inverse[:, :, 0] *= size**-0.5 * LOG2E
         turned = qkv.new_empty(2, batch, heads, length, size)
-        value = qkv.new_empty(batch, heads, length, size)
-        for i in range(2):
-            part = turned[i].transpose(1, 2)
-            _rotate(qkv[:, :, i], cos, sin, part)
-            part.mul_(inverse[:, :, i])
-        value.copy_(qkv[:, :, 2].transpose(1, 2))
+        packed = turned.permute(1, 3, 0, 2, 4)
+        _rotate(qkv[:, :, :2], cos, sin, packed)
+        packed.mul_(inverse)
         q, k = turned.flatten(1, 2)
-        v = value.flatten(0, 1)
-        out = torch.empty_like(v)
+        v = _by_head(qkv[:, :, 2])
+        out = torch.empty_like(q)
         odds = []
         for span in _spans(length):
-            scores = q[:, span] @ k[:, : span.stop].mT
-            future = scores.new_full((scores.shape[1],) * 2, -torch.inf).triu_(1)
-            scores[:, :, span.start :] += future
-            odds.append(torch.softmax(scores, dim=-1))
-            out[:, span] = odds[-1] @ v[:, : span.stop]
-        ctx.save_for_backward(turned, value, inverse, cos, sin, *odds)
+            # Scores lie within ±√D, so that their powers need no maximum taken off.
+            p = torch.bmm(q[:, span], k[:, : span.stop].mT).exp2_()
+            p[:, :, span.start :].tril_()
+            odds.append(p)
+            torch.div(p @ v[:, : span.stop], p.sum(-1, keepdim=True), out=out[:, span])
+        ctx.save_for_backward(turned, qkv, inverse, out, cos, sin, *odds)
         return out.view(batch, heads, length, size).transpose(1, 2).reshape(batch, length, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        turned, value, inverse, cos, sin, *odds = ctx.saved_tensors
+        turned, qkv, inverse, mixed, cos, sin, *odds = ctx.saved_tensors
         _, batch, heads, length, size = turned.shape
         q, k = turned.flatten(1, 2)
-        v = value.flatten(0, 1)
-        g = grad.view(batch, length, heads, size).transpose(1, 2).reshape_as(v)
+        v = _by_head(qkv[:, :, 2])
+        g = _by_head(grad.view(batch, length, heads, size))
         grads = torch.zeros_like(turned)
         grad_q, grad_k = grads.flatten(1, 2)
-        grad_v = torch.zeros_like(v)
+        grad_v = torch.zeros_like(q)
         for span, p in zip(_spans(length), odds, strict=True):
             seen = slice(0, span.stop)
-            grad_v[:, seen] += p.mT @ g[:, span]
-            slope = torch.ops.aten._softmax_backward_data(
-                g[:, span] @ v[:, seen].mT, p, -1, p.dtype
-            )
-            grad_q[:, span] = slope @ k[:, seen]
-            grad_k[:, seen] += slope.mT @ q[:, span]
-        out = value.new_empty(batch, length, 3, heads, size)
-        for i in range(2):
-            # The turned vectors are unit ones: their norm's backward comes first, then the turn's.
-            # q is 1 / √D short of one, and so is its share of the mean that is taken off.
-            share = 1.0 if i == 0 else 1 / size
-            back = _norm_backward(grads[i], turned[i], inverse[:, :, i].transpose(1, 2), share)
-            _rotate(back.transpose(1, 2), cos, -sin, out[:, :, i])
+            # With odds p / Σp: d score = p · (g·v − g·out) / Σp.
+            part = g[:, span] / p.sum(-1, keepdim=True)
+            slope = part @ v[:, seen].mT
+            slope.sub_(torch.linalg.vecdot(part, mixed[:, span]).unsqueeze(-1)).mul_(p)
+            grad_v[:, seen].baddbmm_(p.mT, part)
+            torch.bmm(slope, k[:, seen], out=grad_q[:, span])
+            grad_k[:, seen].baddbmm_(slope.mT, q[:, span])
+        out = torch.empty_like(qkv)
+        # The turned vectors' norm comes first, then the turn. k has a mean square of 1, q one of
+        # (log₂e)² / D; both gradients lack the ln 2 of 2^x.
+        share = turned.new_tensor([1 / LOG2E**2, 1 / size]).view(2, 1, 1, 1, 1)
+        along = torch.linalg.vecdot(grads, turned).unsqueeze(-1).mul_(share)
+        grads.addcmul_(turned, along, value=-1)
+        packed = grads.permute(1, 3, 0, 2, 4).mul_(inverse.mul(1 / LOG2E))
+        _rotate(packed, cos, -sin, out[:, :, :2])
         out[:, :, 2] = grad_v.view(batch, heads, length, size).transpose(1, 2)
         return out, None, None, None
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """[B, T, H, D] as [B·H, T, D]; no copy where there is one head."""
+    return x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3])
 
 
 def _spans(length: int) -> list[slice]:
@@ -199,8 +206,8 @@ def _spans(length: int) -> list[slice]:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    """Turn x, [B, T, H, D], by position into `out`."""
-    cos, sin = cos[:, None], sin[:, None]
+    """Turn x, [B, T, n, H, D], by position into `out`."""
+    cos, sin = cos[:, None, None], sin[:, None, None]
     first, second = x.chunk(2, dim=-1)
     low, high = out.chunk(2, dim=-1)
     torch.mul(first, cos, out=low)
