@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: measure test check bench clean
+.PHONY: measure test test-slurm check bench clean
 
 measure: $(VENV)/measuring
 	$(BIN)/isodepth fit published --out results/published
 
 test: $(VENV)/everything
 	$(BIN)/python -m pytest -n auto --dist loadfile -rs
+
+# `make test` holds these too; here a missing Slurm is a failure and not a skipped test
+test-slurm: $(VENV)/everything
+	ISODEPTH_REQUIRE=slurm $(BIN)/python -m pytest tests/slurm
 
 check: $(VENV)/everything
 	$(BIN)/ruff check .
@@ -28,7 +32,7 @@ $(VENV)/measuring: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/everything: $(VENV)/measuring
-	$(INSTALL) -e '.[train,dev]'
+	$(INSTALL) -e '.[train,slurm,dev]'
 	touch $@
 
 clean:

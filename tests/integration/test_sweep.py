@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 
 import pandas as pd
@@ -116,31 +115,69 @@ def test_a_truncated_record_is_made_again(undisturbed, plan, tmp_path):
     assert sweeps.table(folder) == sweeps.table(undisturbed)
 
 
-def test_a_bad_run_does_not_stop_the_others(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import json, pathlib, sys\n"
-        "out, width, r, tokens = sys.argv[1:]\n"
-        "if width == '16':\n"
-        "    sys.exit('out of luck')\n"
-        "row = {'recurrences': int(r), 'n_once': 100, 'n_rec': 0 if r == '1' else 50,\n"
-        "       'tokens': float(tokens), 'loss': 2.0}\n"
-        "pathlib.Path(out, 'record.json').write_text(json.dumps({'run': row}))\n"
-    )
-    text = sweeps.TINY.format(text="unused", flops=2e9)
-    preset = tmp_path / "own.toml"
-    command = f"{sys.executable} '{script}' {{out}} {{width}} {{recurrences}} {{tokens}}"
+def command_plan(folder, script, arguments, **options):
+    """A plan whose runs are trained by a script of its own."""
+    file = folder / "train.py"
+    file.write_text(script)
+    command = f"{{python}} '{file}' {arguments}"
+    text = sweeps.TINY.format(text="unused", flops=2e9, widths=options.get("widths", [8, 16, 24]))
+    preset = folder / "own.toml"
     preset.write_text(text.replace("[train]", f'[plan]\ncommand = """{command}"""\n[train]'))
-    plan, folder = tmp_path / "plan.json", tmp_path / "sweep folder"
-    sweeps.isodepth("plan", "--preset", preset, "--out", plan, "--quiet")
+    sweeps.isodepth("plan", "--preset", preset, "--out", folder / "plan.json", "--quiet")
+    return folder / "plan.json"
+
+
+RECORD = """
+row = {'recurrences': int(r), 'n_once': 100, 'n_rec': 0 if r == '1' else 50,
+       'tokens': float(tokens), 'loss': 2.0}
+pathlib.Path(out, 'record.json').write_text(json.dumps({'run': row}))
+"""
+
+
+def test_a_bad_run_does_not_stop_the_others(tmp_path):
+    script = """
+import json, pathlib, sys
+out, width, r, tokens = sys.argv[1:]
+if width == '16':
+    sys.exit('out of luck')
+"""
+    plan = command_plan(tmp_path, script + RECORD, "{out} {width} {recurrences} {tokens}")
+    folder = tmp_path / "sweep folder"
     done = sweeps.isodepth("sweep", plan, "--out", folder, "--retries", 0, status=1)
     for name in ("baseline-r1-c2e9-w16-s0", "baseline-r2-c2e9-w16-s0"):
-        assert f"{name} is failed: the command ended with status 1" in done.stderr
+        assert f"{name} is failed: the command ended with status 1: out of luck" in done.stderr
         assert "out of luck" in (folder / "runs" / name / "command.log").read_text()
     sweeps.table(folder)
     table = pd.read_csv(folder / "runs.csv").set_index("run_id")
     assert table["status"].value_counts().to_dict() == {"done": 4, "failed": 2}
-    assert table.loc["baseline-r2-c2e9-w8-s0", "n_rec"] == 50  # the trainer's own count
+    # the trainer's own counts, and none of the model that the plan reckons with
+    assert table.loc["baseline-r2-c2e9-w8-s0", "n_rec"] == 50
+    assert (table["n_inject"] == 0).all() and "flops_per_token" not in table
+
+
+def test_a_stopped_command_goes_on_from_what_it_kept(tmp_path):
+    script = """
+import json, pathlib, signal, sys
+out, r, tokens = sys.argv[1:]
+kept = pathlib.Path(out, 'kept')
+if not kept.exists():
+    signal.signal(signal.SIGTERM, lambda *_: (kept.write_text('half way'), sys.exit(0)))
+    pathlib.Path(out, 'begun').touch()
+    while True:
+        signal.pause()
+"""
+    plan = command_plan(tmp_path, script + RECORD, "{out} {recurrences} {tokens}", widths=[8])
+    folder = tmp_path / "sweep"
+    command = ("sweep", plan, "--out", folder, "--workers", 2)
+    process = sweeps.start(*command)
+    until(lambda: len(list(folder.glob("runs/*/begun"))) == 2, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 1
+    assert process.stderr.read().count("is interrupted: stopped") == 2
+    sweeps.isodepth(*command)
+    assert len(list(folder.glob("runs/*/kept"))) == 2
+    status = json.loads(sweeps.isodepth("status", folder, "--json", "-").stdout)
+    assert status["counts"]["done"] == 2
 
 
 def test_a_folder_of_another_plan_is_refused(undisturbed, tmp_path):

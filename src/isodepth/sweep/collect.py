@@ -23,32 +23,34 @@ def collect(ledger: Ledger) -> Runs:
     and keeps its status, so that a fit leaves it out and counts it. Raises InputError where no run
     has been tried, or naming a record that can't be read.
     """
-    rows = [row for entry in ledger.entries() if (row := _row(entry)) is not None]
+    own_model = ledger.plan.spec.command is None
+    rows = [row for entry in ledger.entries() if (row := _row(entry, own_model)) is not None]
     if not rows:
         raise InputError(f"{ledger.folder}: no run has been tried yet")
     return load_runs(pd.DataFrame(rows))
 
 
-def _row(entry: Entry) -> dict[str, Any] | None:
+def _row(entry: Entry, own_model: bool) -> dict[str, Any] | None:
     if entry.state in ("done", "diverged"):
         record = read_record(entry.folder)
         if record is None:
             raise InputError(
                 f"{entry.folder} has lost its record.json; delete that folder and sweep again"
             )
-        return _plain(entry) | record["run"] | {"status": entry.state}
+        return _planned(entry, _NAMES) | record["run"] | {"status": entry.state}
     if entry.version == 0:
         return None
-    return _plain(entry) | {"status": entry.state}
+    # what a run table must have; the other counts of a model that isn't ours are its trainer's
+    counts = _COUNTS if own_model else ("n_once", "n_rec", "tokens")
+    return _planned(entry, (*_NAMES, *counts)) | {"loss": None, "status": entry.state}
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
-    """The row as planned, for what a record doesn't say."""
-    names = (
-        "run_id", "recipe", "recurrences", "n_once", "n_rec", "n_inject", "flops_per_token",
-        "tokens", "flops", "budget_flops", "width", "seed",
-    )  # fmt: skip
-    return {name: getattr(entry.run, name) for name in names} | {"loss": None}
+_NAMES = ("run_id", "recipe", "recurrences", "budget_flops", "width", "seed")
+_COUNTS = ("n_once", "n_rec", "n_inject", "flops_per_token", "tokens", "flops")
+
+
+def _planned(entry: Entry, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(entry.run, name) for name in names}
 
 
 def write_table(runs: Runs, folder: Path) -> list[Path]:

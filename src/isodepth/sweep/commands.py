@@ -63,8 +63,9 @@ class Request(Output):
     vocabulary: int | None = None
     """entries of the tokenizer, before padding"""
     command: str | None = None
-    """another trainer's command line; {out}, {width}, {recurrences}, {tokens}, {flops}, {seed},
-    {run_id}, {recipe} and {budget_flops} are filled in"""
+    """another trainer's command line, run in the folder that the sweep is started in; {out},
+    {width}, {recurrences}, {tokens}, {flops}, {seed}, {run_id}, {recipe}, {budget_flops} and
+    {python} (the one that runs isodepth) are filled in"""
     device: str | None = None
     """what times are estimated for: cpu, h100 or h200"""
 
@@ -266,7 +267,8 @@ class Execution(Output):
         for run_id, state, reason in summary.unfinished:
             self.say(f"  {run_id} is {state}: {reason}")
         if not summary.complete and stop.is_set():
-            self.say("stopped; the same command goes on")
+            jobs = "its jobs go on until scancel; " if self.executor == "slurm" else ""
+            self.say(f"stopped; {jobs}the same command goes on")
         return 0 if summary.complete else 1
 
     @contextmanager

@@ -48,10 +48,18 @@ class LocalExecutor:
     workers: int | None = None  # None: as many as `packing` finds best
     threads: int | None = None  # CPU threads of a worker; None: the cores, shared evenly
     retries: int = 3
+    cores: int | None = None  # that workers may use; None: all that this process may
+    memory_bytes: float | None = None  # main memory that they may fill; None: what is free
 
     def run(self, ledger: Ledger, stop: threading.Event, on_change: OnChange) -> None:
         """Start workers, replace those that die, and note what they were training."""
-        slots = packing(ledger, self.workers, self.threads)
+        slots = packing(
+            ledger,
+            self.workers,
+            self.threads,
+            cores=self.cores or cpu_cores(),
+            memory_bytes=self.memory_bytes or _free_memory(),
+        )
         pool = _Pool(ledger, slots, data=self.data, retries=self.retries)
         try:
             while True:
@@ -78,8 +86,15 @@ class Slot:
     gpu: str | None = None  # as CUDA_VISIBLE_DEVICES names it
 
 
-def packing(ledger: Ledger, workers: int | None, threads: int | None) -> list[Slot]:
-    """A slot for every worker.
+def packing(
+    ledger: Ledger,
+    workers: int | None,
+    threads: int | None,
+    *,
+    cores: int,
+    memory_bytes: float | None,
+) -> list[Slot]:
+    """A slot for every worker, on `cores` cores with `memory_bytes` of main memory (None: unknown).
 
     Without a GPU: one worker a core, one thread each, since two small models on a thread each
     train faster than one after the other on two (docs/benchmarks.md), but no more than there are
@@ -92,7 +107,6 @@ def packing(ledger: Ledger, workers: int | None, threads: int | None) -> list[Sl
             raise InputError(f"{name} = {value} must be at least 1")
     runs = [e.run for e in ledger.entries() if e.state not in FINAL]
     largest = max((run.memory_bytes for run in runs), default=1.0)
-    cores = cpu_cores()
     wants_gpu = ledger.plan.spec.train.get("device", "auto") != "cpu"
     gpus = _gpus() if wants_gpu else []
     if gpus:
@@ -102,8 +116,7 @@ def packing(ledger: Ledger, workers: int | None, threads: int | None) -> list[Sl
         shared = threads or max(1, cores // count)
         return [Slot(threads=shared, gpu=gpus[i % len(gpus)][0]) for i in range(count)]
     if workers is None:
-        free = _free_memory()
-        fitting = cores if free is None else max(1, int(MEMORY_SHARE * free / largest))
+        fitting = cores if memory_bytes is None else int(MEMORY_SHARE * memory_bytes / largest)
         workers = max(1, min(cores, len(runs), fitting))
     return [Slot(threads=threads or max(1, cores // workers))] * workers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import string
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from isodepth.sweep.spec import DataSpec, Spec
 from isodepth.training.config import TrainConfig
 
 FORMAT = 1
-# What a command template may name, beside text: one run's own numbers.
-PLACEHOLDERS = (
-    "out", "run_id", "recipe", "width", "recurrences", "tokens", "flops", "budget_flops", "seed",
+# What a command template may name, beside text: one run's own numbers, its folder, and the Python
+# that runs isodepth.
+_OF_RUN = (
+    "run_id", "recipe", "width", "recurrences", "tokens", "flops", "budget_flops", "seed",
 )  # fmt: skip
+PLACEHOLDERS = ("out", *_OF_RUN, "python")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,9 @@ class PlannedRun:
     def fill(self, command: str, *, out: Path) -> list[str]:
         """The arguments of a command template for this run: split first, filled in after, so
         that no value can become two arguments or an instruction."""
-        values = {name: getattr(self, name) for name in PLACEHOLDERS if name != "out"}
+        values = {name: getattr(self, name) for name in _OF_RUN}
         plain = {k: f"{v:.10g}" if isinstance(v, float) else str(v) for k, v in values.items()}
-        plain["out"] = str(out)
+        plain |= {"out": str(out), "python": sys.executable}
         return [part.format(**plain) for part in shlex.split(command)]
 
 
@@ -158,8 +161,8 @@ def plan_of(
         )
     if spec.command is not None:
         assumptions.append(
-            "parameters and FLOPs are counted for isodepth's own model; a trainer's record has "
-            "its own counts"
+            "parameters, tokens and FLOPs are those of isodepth's own model; the command's record "
+            "has its own"
         )
     return Plan(
         spec=spec,

@@ -4,12 +4,13 @@ Each job trains as a local sweep that joins in on the folder, so that several ru
 one job and a job that comes back after a requeue goes on where the ledger stands. A run is judged
 by its record and never by the scheduler's word. Before a job's time is over, or when it is
 pre-empted, Slurm sends a signal (SIGUSR2): the runs are checkpointed and the job asks to be
-requeued.
+requeued. A sweep that was stopped while its jobs went on follows them when it is given again.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -19,12 +20,13 @@ from typing import Any
 
 from isodepth.errors import InputError
 from isodepth.sweep.executors import LocalExecutor, OnChange
-from isodepth.sweep.ledger import FINAL, Ledger
+from isodepth.sweep.ledger import FINAL, Entry, Ledger
 from isodepth.training.guards import stop_signals
 
 SLURM_LOGS = "slurm"
 POLL_SECONDS = 2.0
 SIGNAL_SECONDS = 90  # before a job's end: time to finish a step and write a checkpoint
+SHORTEST_MINUTES = 4  # Slurm may send the signal a minute early
 # Rounds of jobs in which no run ended, after which it is given up.
 FRUITLESS_ROUNDS = 3
 
@@ -41,94 +43,127 @@ class SlurmExecutor:
     minutes: int = 60  # a job's time limit
     cpus: int = 1
     gpus: int = 0
-    memory_gb: float = 4.0
+    memory_gb: float = 4.0  # of a job, GiB
     partition: str | None = None
     account: str | None = None
 
     def run(self, ledger: Ledger, stop: threading.Event, on_change: OnChange) -> None:
         """Submit jobs and follow the ledger until every run has ended.
 
-        `stop` only ends the following: the jobs go on, and a later sweep on the folder joins them.
+        `stop` only ends the following: the jobs go on, and a later sweep on the folder follows
+        them. Raises InputError where Slurm takes no job, or where its jobs train nothing.
         """
+        self._check()
         fruitless = 0
+        before: list[int] | None = None  # the ledger when jobs were last submitted
         while not stop.is_set():
             entries = ledger.entries()
             on_change(entries)
-            open_runs = [entry for entry in entries if entry.state not in FINAL]
-            if not open_runs:
+            left = sum(entry.state not in FINAL for entry in entries)
+            if not left:
                 return
-            before = _progress(ledger)
-            job_id = self._submit(ledger, min(self.jobs, len(open_runs)))
-            while not stop.wait(POLL_SECONDS):
-                entries = ledger.entries()
-                on_change(entries)
-                if all(entry.state in FINAL for entry in entries) or not _queued(job_id):
-                    break
-            fruitless = fruitless + 1 if _progress(ledger) == before else 0
-            if fruitless >= FRUITLESS_ROUNDS and not stop.is_set():
-                raise InputError(
-                    f"Slurm jobs ended {fruitless} times without training anything; see the logs "
-                    f"in {ledger.folder / SLURM_LOGS}"
-                )
+            if not _queued(ledger):
+                entries = ledger.entries()  # as the last job left it
+                fruitless = fruitless + 1 if _versions(entries) == before else 0
+                if fruitless >= FRUITLESS_ROUNDS:
+                    raise InputError(
+                        f"Slurm jobs ended {fruitless} times without training anything; see the "
+                        f"logs in {ledger.folder / SLURM_LOGS}"
+                    )
+                before = _versions(entries)
+                self._submit(ledger, min(self.jobs, left))
+            stop.wait(POLL_SECONDS)
 
-    def _submit(self, ledger: Ledger, jobs: int) -> str:
-        """Submit an array of `jobs` jobs; its number."""
+    def _check(self) -> None:
+        least = {"jobs": 1, "time": SHORTEST_MINUTES, "cpus": 1, "gpus": 0}
+        given = {"jobs": self.jobs, "time": self.minutes, "cpus": self.cpus, "gpus": self.gpus}
+        problems = [
+            f"--{name} {given[name]} must be at least {lowest}"
+            for name, lowest in least.items()
+            if given[name] < lowest
+        ]
+        if shutil.which("srun") is None:
+            problems.append("--executor slurm needs Slurm, whose program srun is not here")
+        if not self.memory_gb > 0:
+            problems.append(f"--memory {self.memory_gb} must be more than 0")
+        if problems:
+            raise InputError(problems)
+
+    def _submit(self, ledger: Ledger, jobs: int) -> None:
+        """Submit an array of `jobs` jobs, or a single one."""
         submitit = _submitit()
         logs = (ledger.folder / SLURM_LOGS).resolve()
-        executor = submitit.SlurmExecutor(folder=logs)
         options = {
             "job_name": f"isodepth-{ledger.plan.spec.name}",
             "time": self.minutes,
             "cpus_per_task": self.cpus,
+            # srun doesn't take it over from the job (since Slurm 22.05)
+            "srun_args": [f"--cpus-per-task={self.cpus}"],
             "mem": f"{round(self.memory_gb * 1024)}M",
             "signal_delay_s": SIGNAL_SECONDS,
             "array_parallelism": jobs,
+            "additional_parameters": {"requeue": True},
         }
         optional = {
             "gpus_per_node": self.gpus or None,
             "partition": self.partition,
             "account": self.account,
         }
-        executor.update_parameters(
-            **options, **{k: v for k, v in optional.items() if v is not None}
+        local = LocalExecutor(
+            data=None if self.data is None else self.data.resolve(),
+            workers=self.workers,
+            threads=self.threads,
+            retries=self.retries,
+            cores=self.cpus,
+            memory_bytes=self.memory_gb * 2**30,
         )
-        data = None if self.data is None else self.data.resolve()
-        folder = ledger.folder.resolve()
-        work = (folder, data, self.workers, self.threads, self.retries)
-        submitted = executor.map_array(_job, *([value] * jobs for value in work))
-        return str(submitted[0].job_id).split("_")[0]
+        try:
+            executor = submitit.SlurmExecutor(folder=logs)
+            executor.update_parameters(
+                **options, **{k: v for k, v in optional.items() if v is not None}
+            )
+            executor.map_array(_job, [ledger.folder.resolve()] * jobs, [local] * jobs)
+        except RuntimeError as error:  # what sbatch says
+            raise InputError(f"Slurm takes no job: {str(error).strip()}") from error
 
 
-def _job(
-    folder: Path, data: Path | None, workers: int | None, threads: int | None, retries: int
-) -> str:
+def _job(folder: Path, local: LocalExecutor) -> str:
     """What one Slurm job does: join the sweep, and ask to be requeued if its time ran out."""
     ledger = Ledger(folder)
     with stop_signals() as stop:
-        executor = LocalExecutor(data=data, workers=workers, threads=threads, retries=retries)
-        executor.run(ledger, stop, lambda entries: None)
+        local.run(ledger, stop, lambda entries: None)
     left = [entry for entry in ledger.entries() if entry.state not in FINAL]
     if stop.number == signal.SIGUSR2 and left:
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        subprocess.run(["scontrol", "requeue", _own_number()], check=True)
         return f"requeued with {len(left)} runs left"
     return f"ended with {len(left)} runs left"
 
 
-def _progress(ledger: Ledger) -> list[int]:
+def _own_number() -> str:
+    """This job's number. One task of an array has the array's own number in SLURM_JOB_ID, which
+    would requeue all of them."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is None:
+        return os.environ["SLURM_JOB_ID"]
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+
+
+def _versions(entries: list[Entry]) -> list[int]:
     """Changes when any run's state does."""
-    return [entry.version for entry in ledger.entries()]
+    return [entry.version for entry in entries]
 
 
-def _queued(job_id: str) -> bool:
-    """Whether Slurm still holds any job of the array."""
-    shown = subprocess.run(
-        ["squeue", "--noheader", "--jobs", job_id], capture_output=True, text=True, check=False
-    )
-    if shown.returncode == 0:
-        return bool(shown.stdout.strip())
-    # Slurm forgets a job soon after its end, and then calls its number invalid; anything else, a
-    # controller that doesn't answer say, is no word on the job.
-    return "Invalid job id" not in shown.stderr
+def _queued(ledger: Ledger) -> bool:
+    """Whether Slurm still holds a job that a sweep on this folder submitted."""
+    scripts = (ledger.folder / SLURM_LOGS).glob("*_submission.sh")  # submitit's, by job
+    ours = {file.name.partition("_")[0] for file in scripts}
+    if not ours:
+        return False
+    # %F is the number that the whole array has
+    command = ["squeue", "--me", "--noheader", "--format=%F"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    # a controller that doesn't answer is no word on the jobs
+    return shown.returncode != 0 or not ours.isdisjoint(shown.stdout.split())
 
 
 def _submitit() -> Any:

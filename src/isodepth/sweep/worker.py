@@ -36,7 +36,12 @@ from isodepth.sweep.ledger import (
     process_start,
     this_host,
 )
-from isodepth.sweep.outcome import Outcome, outcome_of, put_aside_damaged
+from isodepth.sweep.outcome import (
+    Outcome,
+    outcome_of,
+    put_aside_damaged,
+    readable_record,
+)
 from isodepth.training.guards import FolderBusyError, Stop, stop_signals
 
 COMMAND_LOG = "command.log"
@@ -198,12 +203,18 @@ def _run_command(entry: Entry, command: str, stop: Stop) -> Outcome:
             if stop.wait(0.1):
                 process.terminate()
                 process.wait()
+    if stop.is_set() and (process.returncode != 0 or not readable_record(entry.folder)):
+        return Outcome(state="interrupted", reason="stopped", retry=False)
     if process.returncode != 0:
-        if stop.is_set():
-            return Outcome(state="interrupted", reason="stopped", retry=False)
-        why = f"the command ended with status {process.returncode}; see {log}"
+        why = f"the command ended with status {process.returncode}: {_last_line(log)} (all: {log})"
         return Outcome(state="failed", reason=why, retry=True)
     return outcome_of(None, folder=entry.folder)
+
+
+def _last_line(log: Path) -> str:
+    """What a command said last, which for most is why it ended."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
 
 
 def _end_orphan(folder: Path) -> None:

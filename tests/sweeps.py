@@ -1,4 +1,4 @@
-"""Small sweeps for the tests beside this file: a few runs of a second each."""
+"""Small sweeps for tests: a few runs of a second each."""
 
 import json
 import os
@@ -26,7 +26,7 @@ name = "baseline"
 recurrences = [1, 2]
 [[budgets]]
 flops = {flops}
-widths = [8, 16, 24]
+widths = {widths}
 """
 
 
@@ -58,22 +58,27 @@ def write_text(folder: Path) -> Path:
     return file
 
 
-def write_plan(folder: Path, *, flops: float = 2e9, extra: str = "") -> Path:
-    """A plan of six runs, made by the command."""
+def write_plan(
+    folder: Path, *, flops: float = 2e9, widths: tuple[int, ...] = (8, 16, 24), extra: str = ""
+) -> Path:
+    """A plan of two runs a width, made by the command."""
     preset = folder / "tiny.toml"
-    preset.write_text(TINY.format(text=write_text(folder), flops=flops) + extra)
+    preset.write_text(TINY.format(text=write_text(folder), flops=flops, widths=[*widths]) + extra)
     plan = folder / "plan.json"
     isodepth("plan", "--preset", preset, "--out", plan, "--quiet")
     return plan
 
 
-def isodepth(*arguments, status: int = 0) -> subprocess.CompletedProcess[str]:
+def isodepth(
+    *arguments, status: int = 0, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "isodepth", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
+        cwd=cwd,
     )
     assert done.returncode == status, done.stderr
     return done
