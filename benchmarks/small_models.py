@@ -68,7 +68,9 @@ def measure(
     rates, shares, optimizer_shares = [], [], []
     before = matrix_peak(a, out)
     for _ in range(groups):
-        whole, tail = (sum(seconds) for seconds in zip(*(step() for _ in range(GROUP))))
+        whole, tail = (
+            sum(seconds) for seconds in zip(*(step() for _ in range(GROUP)), strict=True)
+        )
         after = matrix_peak(a, out)
         rates.append(flops * GROUP / whole)
         shares.append(rates[-1] / ((before + after) / 2))
@@ -82,7 +84,9 @@ def measure(
         "mode": "compiled" if compiled else "eager",
         "gflops": round(statistics.median(rates) / 1e9, 1),
         "share_of_peak": round(statistics.median(shares), 3),
-        "peak_gflops": round(statistics.median(r / s for r, s in zip(rates, shares)) / 1e9),
+        "peak_gflops": round(
+            statistics.median(r / s for r, s in zip(rates, shares, strict=True)) / 1e9
+        ),
         "ms_per_step": round(flops / statistics.median(rates) * 1e3, 2),
         "optimizer_share": round(statistics.median(optimizer_shares), 3),
         "seconds_until_fast": round(ready, 1),
@@ -96,9 +100,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--recurrences", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--heads", type=int, default=1, help="attention heads")
-    parser.add_argument(
-        "--modes", nargs="+", choices=["eager", "compiled"], default=["eager"]
-    )
+    parser.add_argument("--modes", nargs="+", choices=["eager", "compiled"], default=["eager"])
     parser.add_argument("--groups", type=int, default=10, help=f"of {GROUP} steps each")
     args = parser.parse_args()
     torch.set_num_threads(1)

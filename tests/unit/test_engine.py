@@ -125,7 +125,7 @@ class AllRows:
 
 
 def test_validation_reads_every_row_once():
-    rows = 2 * (VALIDATION_TOKENS // LENGTH) + 17  # two whole pieces and a short one
+    rows = 2 * (VALIDATION_TOKENS["cpu"] // LENGTH) + 17  # two whole pieces and a short one
     tokens = batch(rows, seed=3)
     model = Bigram()
     found = engine(model, 4).validate(AllRows(tokens), stop=lambda: False)

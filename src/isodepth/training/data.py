@@ -12,6 +12,7 @@ Layout of the folder:
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,8 +179,7 @@ class TokenData:
         """
         if sequence_length < 1:
             raise InputError(f"sequence_length = {sequence_length} must be at least 1")
-        lengths = document_lengths(self.folder, self.header, split)
-        packing = pack(lengths, capacity=sequence_length + 1, long_documents=long_documents)
+        packing = _packing(self, split, sequence_length + 1, long_documents)
         if packing.rows == 0:
             raise InputError(
                 f"{self.folder}: the {split} split ({self.header.documents(split)} documents, "
@@ -203,6 +203,14 @@ class TokenData:
                 altered.append(f"{self.folder / name} was altered since the data were prepared")
         if altered:
             raise InputError(altered)
+
+
+@lru_cache(maxsize=4)  # a sweep's worker trains run after run on the same rows
+def _packing(
+    data: TokenData, split: SplitName, capacity: int, long_documents: LongDocuments
+) -> Packing:
+    lengths = document_lengths(data.folder, data.header, split)
+    return pack(lengths, capacity=capacity, long_documents=long_documents)
 
 
 def open_data(folder: Path) -> TokenData:

@@ -19,7 +19,8 @@ from isodepth.training.distributed import Ranks
 # memory there ends the process instead of raising an error.
 FIRST_MICRO_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 16}
 # Tokens validated at once: fixed, so that neither ranks nor memory decide how losses are rounded.
-VALIDATION_TOKENS = 1 << 13
+# On a CPU what stays in cache goes through twice as fast.
+VALIDATION_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 13}
 
 # Rows of the square matrices that measure the peak. On a CPU one product takes a few milliseconds,
 # so that some are done between two interruptions by other processes.
@@ -109,7 +110,7 @@ class Engine:
         The rows are cut into the same pieces, and the pieces' losses added in the same order, for
         any number of ranks. All ranks must call this together; `stop` must agree on all of them.
         """
-        size = max(1, VALIDATION_TOKENS // self._sequence_length)
+        size = max(1, VALIDATION_TOKENS[self._ranks.device.type] // self._sequence_length)
         pieces = np.array_split(np.arange(len(rows)), range(size, len(rows), size))
         sums = [0.0] * len(pieces)  # nats of each piece; zero where another rank computes it
         for index in range(0, len(pieces), self._ranks.world_size):
