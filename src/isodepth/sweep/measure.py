@@ -6,15 +6,18 @@ skipped where that is there already.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isodepth.errors import InputError
+from isodepth.files import replace_synced
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.fit import Progress
 from isodepth.isoflop import Isoflop, isoflop
+from isodepth.recipes import Comparison, compare
 from isodepth.report.folder import write_folder
 from isodepth.runs import Runs
 from isodepth.runs.table import BASELINE
@@ -33,6 +36,7 @@ class Measurement:
     n_runs: int  # finished
     flops: float  # training FLOPs of the finished runs
     fits: dict[str, Fit]  # by recipe
+    comparisons: dict[str, Comparison]  # of every other recipe with the baseline
     groups: Isoflop
     trust: tuple[str, ...]  # how far the numbers carry, in words
 
@@ -49,6 +53,15 @@ class Measurement:
                     "warnings": one.warnings,
                 }
                 for name, one in self.fits.items()
+            },
+            "delta_phi": {
+                name: {
+                    "value": one.delta_phi,
+                    "ci95": one.ci95["delta_phi"],
+                    "verdict": one.verdict,
+                    "warnings": list(one.warnings),
+                }
+                for name, one in self.comparisons.items()
             },
             "isoflop": self.groups.to_dict(),
             "trust": list(self.trust),
@@ -76,6 +89,18 @@ def measurement(
             known = fit(runs, recipe=name, bootstrap=bootstrap, seed=seed, on_progress=progress)
             write_folder(runs, known, folder)
         fits[name] = known
+    comparisons = {
+        name: compare(
+            runs,
+            recipe=name,
+            bootstrap=bootstrap,
+            seed=seed,
+            vocab=plan.spec.shape.vocab,
+            sequence_length=plan.spec.shape.sequence_length,
+            on_progress=on_progress,
+        )
+        for name in recipes[1:]
+    }
     groups = isoflop(runs)
     used = runs.used
     return Measurement(
@@ -83,6 +108,7 @@ def measurement(
         n_runs=len(used),
         flops=float(used["flops"].sum()) if "flops" in used else plan.flops,
         fits=fits,
+        comparisons=comparisons,
         groups=groups,
         trust=tuple(_trust(plan, runs, groups)),
     )
@@ -134,10 +160,6 @@ def _trust(plan: Plan, runs: Runs, groups: Isoflop) -> list[str]:
 
 def save(result: Measurement, file: Path) -> None:
     """Write the measurement as JSON. Raises InputError where the file can't be written."""
-    import json
-
-    from isodepth.files import replace_synced
-
     try:
         replace_synced(file, json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
     except OSError as error:

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from isodepth.recipes import Comparison
 from isodepth.sweep.measure import Measurement
 
 
@@ -17,14 +18,20 @@ def measure_report(result: Measurement) -> RenderableType:
     table.add_column("runs", justify="right")
     table.add_column("φ", justify="right")
     table.add_column("95% interval")
+    table.add_column("Δφ against the baseline", justify="right")
+    table.add_column("95% interval")
+    table.add_column("verdict")
     for name, fit in result.fits.items():
-        interval = fit.ci95.get("phi")
+        other = result.comparisons.get(name)
         table.add_row(
             name,
             str(fit.n_runs),
-            "not identified" if fit.phi is None else f"{fit.phi:.3f}",
-            "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]",
+            *_number(fit.phi, fit.ci95.get("phi")),
+            *(("", "", "") if other is None else _difference(other)),
         )
+    if not result.comparisons:  # nothing to compare: two columns say it all
+        for _ in range(3):
+            table.columns.pop()
     bracketed = sum(g.bracketed and not g.concave for g in result.groups.groups)
     lines = [Text(f"{bracketed} of {len(result.groups.groups)} iso-FLOP minima are bracketed")]
     for name, fit in result.fits.items():
@@ -32,3 +39,14 @@ def measure_report(result: Measurement) -> RenderableType:
     lines.append(Text("How far to trust this:", style="bold"))
     lines += [Text(f"- {sentence}") for sentence in result.trust]
     return Group(table, *lines)
+
+
+def _number(value: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:
+    return (
+        "not identified" if value is None else f"{value:.3f}",
+        "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]",
+    )
+
+
+def _difference(other: Comparison) -> tuple[str, str, str]:
+    return (*_number(other.delta_phi, other.ci95["delta_phi"]), other.verdict)
