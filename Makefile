@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: measure test test-slurm check bench clean
 
 measure: $(VENV)/measuring
-	$(BIN)/isodepth fit published --out results/published
+	$(BIN)/isodepth measure --preset laptop --out results/laptop
 
 test: $(VENV)/everything
 	$(BIN)/python -m pytest -n auto --dist loadfile -rs
@@ -25,10 +25,9 @@ bench: $(VENV)/everything
 	$(BIN)/python benchmarks/fit_speed.py
 	$(BIN)/python benchmarks/model_speed.py
 
-# measuring needs no torch, so `make measure` does not wait for it
 $(VENV)/measuring: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[train]'
 	touch $@
 
 $(VENV)/everything: $(VENV)/measuring

@@ -163,18 +163,20 @@ class PlanCommand(Request):
             plan.save(self.out)
         self.write(plan.to_json())
         if not self.quiet and self.json != "-":
-            show_plan(plan)
+            show_plan(plan, stderr=False)
             if self.out is not None:
                 self.say(f"plan: {self.out}; `isodepth sweep {self.out} --out DIR` trains it")
 
 
-def show_plan(plan: Plan) -> None:
-    """Print a plan's cost."""
+def show_plan(plan: Plan, *, stderr: bool) -> None:
+    """Print a plan's cost: where it is the result, or on standard error."""
     from rich.console import Console
 
     from isodepth.sweep.plan_report import plan_report
 
-    Console(width=None if sys.stdout.isatty() else 100).print(plan_report(plan))
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 100
+    Console(stderr=stderr, width=width).print(plan_report(plan))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +310,7 @@ class SweepCommand(Execution):
         if ledger.plan.waiting:
             law = Request(fit_file=self.fit_file).law(plan.spec)
         if not self.quiet:
-            show_plan(ledger.plan)
+            show_plan(ledger.plan, stderr=True)
         status = self.train_all(ledger, law)
         self.write(asdict(summarise(ledger)))
         return status
@@ -344,7 +346,7 @@ class MeasureCommand(Execution):
         law = request.law(spec)
         ledger = Ledger.open(self.out, make_plan(spec, law))
         if not self.quiet:
-            show_plan(ledger.plan)
+            show_plan(ledger.plan, stderr=True)
         trained = self.train_all(ledger, law)
         if any(entry.state in ("planned", "running", "interrupted") for entry in ledger.entries()):
             return trained
