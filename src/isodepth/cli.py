@@ -313,6 +313,9 @@ def entry() -> None:
     try:
         status = main()
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("isodepth: stopped", file=sys.stderr)
+        status = 130  # what a shell says of a command that Ctrl-C ended
     except BrokenPipeError:
         # the reader, `head` say, has left: nothing more can be said, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -68,23 +68,24 @@ def test_normed_mlp(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 7, kernels.SPAN, kernels.SPAN + 1, 2 * kernels.SPAN + 3])
-def test_attend(length: int) -> None:
-    rotary = Rotary(length, 8).double()
+@pytest.mark.parametrize("size", [8, 16])  # narrow heads go another way
+def test_attend(length: int, size: int) -> None:
+    rotary = Rotary(length, size).double()
     # Exact unit rotations: the fp32 tables' are so to 1e-7 only.
-    size = torch.sqrt(rotary.cos**2 + rotary.sin**2)
-    rotary.cos /= size
-    rotary.sin /= size
+    radius = torch.sqrt(rotary.cos**2 + rotary.sin**2)
+    rotary.cos /= radius
+    rotary.sin /= radius
 
     def plain(qkv: Tensor) -> Tensor:
         q, k, v = qkv.unbind(2)
-        q, k = (F.rms_norm(rotary(x, 0), (8,), eps=NORM_EPS).transpose(1, 2) for x in (q, k))
+        q, k = (F.rms_norm(rotary(x, 0), (size,), eps=NORM_EPS).transpose(1, 2) for x in (q, k))
         mixed = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True)
         return mixed.transpose(1, 2).flatten(2)
 
     check(
         lambda qkv: kernels.attend(qkv, rotary.cos, rotary.sin, NORM_EPS),
         plain,
-        draw(2, length, 3, 2, 8, seed=0),
+        draw(2, length, 3, 2, size, seed=0),
     )
 
 
