@@ -11,13 +11,13 @@ pytest.importorskip("torch")
 
 def test_measure_goes_from_nothing_to_phi_and_skips_what_is_done(tmp_path):
     probe = '[[recipes]]\nname = "probe"\nrecurrences = [2]\nbackprop = "half"\n'
-    second = "[[budgets]]\nflops = 4e9\nwidths = [8, 16, 24]\n"
+    second = '[[budgets]]\nflops = 3e9\nwidths = [8, 16, 24]\nrecipes = ["baseline"]\n'
     preset, out = tmp_path / "tiny.toml", tmp_path / "out"
     text = sweeps.TINY.format(text=sweeps.write_text(tmp_path), flops=2e9, widths=[8, 16, 24])
     preset.write_text(text + second + probe)
     command = ("measure", "--preset", preset, "--out", out, "--bootstrap", 60)
     told = json.loads(sweeps.isodepth(*command, "--json", "-").stdout)
-    assert told["n_runs"] == 18
+    assert told["n_runs"] == 15
     assert set(told["recipes"]) == {"baseline", "probe"}
     assert told["recipes"]["baseline"]["n_runs"] == 12
     assert set(told["delta_phi"]) == {"probe"}
