@@ -231,6 +231,9 @@ def _exchanged(
             j = int(np.argmin(after))
             if after[j] < best:
                 best, found = float(after[j]), fewer + (np.arange(counts.size) == j)
+        # with too few runs to invert M well a gain can be rounding alone, and exchanges go round
+        if found is not None and worlds.variance(found) >= value * (1 - _PROGRESS):
+            best, found = value * (1 - _PROGRESS), None
         if found is None:  # one dear run against several cheap ones
             for i in np.flatnonzero(counts > floor):
                 fewer = counts - (np.arange(counts.size) == i)
