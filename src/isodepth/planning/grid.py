@@ -25,7 +25,7 @@ ISOFLOP_TOLERANCE = 0.01  # runs of one budget agree in training FLOPs to this s
 # Widths are spread from this share of the smallest optimum to this multiple of the largest. The
 # published grid spans about 0.6 to 1.5 of its optima; more, since a law may be off.
 LOWEST, HIGHEST = 0.55, 1.7
-_LEAST_STEPS = 20  # a width that leaves fewer is no candidate
+LEAST_STEPS = 20  # a width that leaves fewer is no candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def cells(
         for recipe, r in budget.arms(recipes):
             for width in budget.widths:
                 try:
-                    cell = _cell(recipe, r, width, budget.flops, shape)
+                    cell = one_cell(recipe, r, width, budget.flops, shape)
                 except InputError as error:
                     problems += error.problems
                     continue
@@ -162,7 +162,7 @@ def cells(
     return found
 
 
-def _cell(recipe: Recipe, recurrences: int, width: int, flops: float, shape: Shape) -> Cell:
+def one_cell(recipe: Recipe, recurrences: int, width: int, flops: float, shape: Shape) -> Cell:
     if width % shape.head_size:
         raise InputError(f"width {width} is no multiple of the head size {shape.head_size}")
     costs = shape.account(recipe, recurrences, width)
@@ -237,14 +237,14 @@ def optimal_width(law: Fit, recipe: Recipe, recurrences: int, flops: float, shap
     while True:
         costs = shape.account(recipe, recurrences, width)
         tokens = flops / costs.flops_per_token
-        if tokens < _LEAST_STEPS * shape.batch_tokens:
+        if tokens < LEAST_STEPS * shape.batch_tokens:
             break
         widths.append(float(width))
         losses.append((costs, tokens))
         width += shape.head_size * max(1, width // (16 * shape.head_size))
     if len(widths) < 3:
         raise InputError(
-            f"{flops:.3g} FLOPs are too few for three widths of at least {_LEAST_STEPS} steps of "
+            f"{flops:.3g} FLOPs are too few for three widths of at least {LEAST_STEPS} steps of "
             f"{shape.batch_tokens} tokens at r = {recurrences}"
         )
     predicted = law.predict(

@@ -153,12 +153,20 @@ class PlanCommand(Request):
 
     out: Annotated[Path | None, arg(metavar="PLAN.json")] = None
     """file for the plan, which `isodepth sweep` takes"""
+    target_ci: float | None = None
+    """choose the cheapest runs of one recipe that give φ this closely: half of the 95% interval"""
+    max_runs: int | None = None
+    """with --target-ci: runs in all, at most"""
+    noise: tuple[float, ...] | None = None
+    """with --target-ci: standard deviations of the log loss to suppose, averaged over
+    (0.0025 0.004, about the published runs' residuals)"""
+    check_share: float | None = None
+    """with --target-ci: share of the FLOPs held for a third r, a third budget and replicates,
+    which show whether the law holds (0.1)"""
 
     def run(self) -> None:
-        from isodepth.sweep.plan import make_plan
-
         spec = self.spec()
-        plan = make_plan(spec, self.law(spec))
+        plan = self.plan(spec)
         if self.out is not None:
             plan.save(self.out)
         self.write(plan.to_json())
@@ -166,6 +174,30 @@ class PlanCommand(Request):
             show_plan(plan, stderr=False)
             if self.out is not None:
                 self.say(f"plan: {self.out}; `isodepth sweep {self.out} --out DIR` trains it")
+
+    def plan(self, spec: Spec) -> Plan:
+        """The grid, or the cheapest runs for the interval wanted."""
+        if self.target_ci is None:
+            for name in ("max_runs", "noise", "check_share"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"--{name.replace('_', '-')} is for plans with --target-ci")
+            from isodepth.sweep.plan import make_plan
+
+            return make_plan(spec, self.law(spec))
+        if self.n_widths is not None:
+            raise InputError("--n-widths has no part in --target-ci, which chooses the widths")
+        from isodepth.fitting import Fit
+        from isodepth.planning.worlds import NOISES, prior
+        from isodepth.sweep.target import plan_for
+
+        return plan_for(
+            spec,
+            self.target_ci,
+            prior("published") if self.fit_file is None else [Fit.load(self.fit_file)],
+            noises=NOISES if self.noise is None else self.noise,
+            max_runs=self.max_runs,
+            check_share=0.1 if self.check_share is None else self.check_share,
+        )
 
 
 def show_plan(plan: Plan, *, stderr: bool) -> None:

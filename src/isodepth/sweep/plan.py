@@ -63,6 +63,20 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a plan that was made for an interval of φ is expected to give."""
+
+    target: float  # half-width of the 95% interval that was asked for
+    half_width: float  # predicted: root mean square over the supposed worlds
+    by_world: dict[str, float]  # the same for each supposed law and noise
+    n_candidates: int  # cells that were chosen from
+    bound_flops: float  # no runs of these budgets and widths reach it with fewer training FLOPs
+    held_flops: float  # training FLOPs of runs held for checking the law
+    assumptions: tuple[str, ...]
+    cannot_tell: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """All runs of a sweep, and what they were made from."""
 
@@ -70,6 +84,7 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     waiting: tuple[Budget, ...]  # adaptive: budgets whose widths wait for the first one's results
     assumptions: tuple[str, ...]
+    prediction: Prediction | None = None  # of plans made for an interval
 
     @property
     def flops(self) -> float:
@@ -93,6 +108,7 @@ class Plan:
                 "largest_memory_bytes": max(run.memory_bytes for run in self.runs),
             },
             "assumptions": list(self.assumptions),
+            "prediction": None if self.prediction is None else asdict(self.prediction),
             "spec": self.spec.to_json(),
             "waiting": [asdict(budget) for budget in self.waiting],
             "runs": [asdict(run) for run in self.runs],
@@ -146,6 +162,18 @@ def plan_of(
 ) -> Plan:
     """The plan of budgets whose widths are settled."""
     found = cells(spec.recipes, budgets, spec.shape, seeds=spec.seeds)
+    plan = plan_of_cells(spec, found)
+    if law is None:
+        return replace(plan, waiting=waiting)
+    by_law = (
+        f"widths: around the optimum that the {law.conventions.law} law fitted to {law.source} "
+        f"({law.recipe}) expects"
+    )
+    return replace(plan, waiting=waiting, assumptions=(*plan.assumptions, by_law))
+
+
+def plan_of_cells(spec: Spec, found: list[Cell]) -> Plan:
+    """The plan of these runs. Raises InputError where there is none, or one can't be trained."""
     if not found:
         raise InputError("the plan holds no run")
     device = DEVICES[spec.device]
@@ -154,11 +182,6 @@ def plan_of(
         f"smaller widths ({device.basis}); memory: fp32 weights, gradients and optimiser, "
         f"{device.micro_tokens} tokens at once",
     ]
-    if law is not None:
-        assumptions.append(
-            f"widths: around the optimum that the {law.conventions.law} law fitted to {law.source} "
-            f"({law.recipe}) expects"
-        )
     if spec.command is not None:
         assumptions.append(
             "parameters, tokens and FLOPs are those of isodepth's own model; the command's record "
@@ -167,7 +190,7 @@ def plan_of(
     return Plan(
         spec=spec,
         runs=tuple(_run(spec, cell) for cell in found),
-        waiting=waiting,
+        waiting=(),
         assumptions=tuple(assumptions),
     )
 
@@ -247,7 +270,7 @@ def load_plan(file: Path) -> Plan:
     try:
         if content["format"] != FORMAT:
             raise InputError(f"{file}: format {content['format']!r} is not {FORMAT}")
-        saved = content["spec"]
+        saved, predicted = content["spec"], content.get("prediction")
         spec = Spec(
             **{
                 **saved,
@@ -261,6 +284,7 @@ def load_plan(file: Path) -> Plan:
             runs=tuple(PlannedRun(**run) for run in content["runs"]),
             waiting=tuple(_of(Budget, one) for one in content["waiting"]),
             assumptions=tuple(content["assumptions"]),
+            prediction=_of(Prediction, predicted) if predicted else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not a plan written by `isodepth plan`") from error

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from isodepth.sweep.plan import Plan
+from isodepth.sweep.plan import Plan, Prediction
 from isodepth.sweep.status import duration
 
 
@@ -42,4 +42,17 @@ def plan_report(plan: Plan) -> RenderableType:
     if plan.waiting:
         waiting = ", ".join(f"{budget.flops:.3g}" for budget in plan.waiting)
         lines.append(f"not counted: budgets {waiting}, whose widths wait for the first budget")
+    if plan.prediction is not None:
+        lines += _predicted(plan.prediction)
     return Group(table, *(Text(line) for line in lines))
+
+
+def _predicted(found: Prediction) -> list[str]:
+    worlds = "; ".join(f"{name}: ±{half:.3f}" for name, half in found.by_world.items())
+    return [
+        f"φ ± {found.half_width:.3f} expected (95%; wanted ± {found.target:g}): {worlds}",
+        f"  {found.held_flops:.3g} FLOPs held for checking the law; none of the "
+        f"{found.n_candidates} cells' designs does it below {found.bound_flops:.3g} FLOPs",
+        *(f"  supposed: {assumption}" for assumption in found.assumptions),
+        *(f"  it can't tell {what}" for what in found.cannot_tell),
+    ]

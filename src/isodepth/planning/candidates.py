@@ -1,0 +1,95 @@
+"""The runs that a design may choose from: whole steps, enough memory, near the law's optima."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isodepth.errors import InputError
+from isodepth.fitting.result import Fit
+from isodepth.planning.cost import Device, memory_bytes
+from isodepth.planning.grid import (
+    HIGHEST,
+    LEAST_STEPS,
+    LOWEST,
+    Budget,
+    Cell,
+    Recipe,
+    Shape,
+    one_cell,
+    optimal_width,
+)
+from isodepth.planning.worlds import Candidates
+
+
+def candidate_cells(
+    recipe: Recipe, budgets: tuple[Budget, ...], shape: Shape, law: Fit, device: Device
+) -> list[Cell]:
+    """Every r × budget × width that can be trained fairly, in that order of nesting.
+
+    Widths: the budget's own, else the multiples of the head size from 0.55 to 1.7 of the optimum
+    that `law` expects of that r, outside which no published run has tried the law. Left out: runs
+    that miss their budget by more than 0.5%, of fewer than 20 steps, or larger than the device's
+    memory. Raises InputError, saying what was in the way, where r = 1 or all r > 1 are left out.
+    """
+    found: list[Cell] = []
+    problems: list[str] = []
+    for budget in budgets:
+        for _, r in budget.arms((recipe,)):
+            try:
+                widths = budget.widths or _widths(law, recipe, r, budget.flops, shape)
+            except InputError as error:
+                problems += error.problems
+                continue
+            for width in widths:
+                try:
+                    cell = one_cell(recipe, r, width, budget.flops, shape)
+                except InputError as error:
+                    problems += error.problems
+                    continue
+                if cell.steps < LEAST_STEPS:
+                    problems.append(f"{cell.name} has {cell.steps} steps, fewer than {LEAST_STEPS}")
+                elif device.memory is not None and _memory(cell, shape, device) > device.memory:
+                    problems.append(f"{cell.name} does not fit the memory of {device.name}")
+                else:
+                    found.append(cell)
+    levels = {cell.recurrences for cell in found}
+    if 1 not in levels or len(levels) < 2:
+        raise InputError(
+            ["φ needs runs at r = 1 and at a larger r, and none is possible", *problems[:5]]
+        )
+    return found
+
+
+def _widths(law: Fit, recipe: Recipe, r: int, flops: float, shape: Shape) -> list[int]:
+    best, unit = optimal_width(law, recipe, r, flops, shape), shape.head_size
+    first, last = int(np.ceil(LOWEST * best / unit)), int(HIGHEST * best / unit)
+    return [unit * k for k in range(max(first, 1), last + 1)]
+
+
+def _memory(cell: Cell, shape: Shape, device: Device) -> float:
+    return memory_bytes(
+        cell.account,
+        device,
+        width=cell.width,
+        depth=shape.depth,
+        head_size=shape.head_size,
+        sequence_length=shape.sequence_length,
+        batch_tokens=shape.batch_tokens,
+    )
+
+
+def candidates_of(cells: list[Cell]) -> Candidates:
+    """The cells' numbers, in their order."""
+
+    def column(values: list[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return np.array(values, dtype=float)
+
+    return Candidates(
+        recurrences=column([cell.recurrences for cell in cells]),
+        n_once=column([cell.account.n_once for cell in cells]),
+        n_rec=column([cell.account.n_rec for cell in cells]),
+        n_inject=column([cell.account.n_inject for cell in cells]),
+        tokens=column([cell.tokens for cell in cells]),
+        flops=column([cell.flops for cell in cells]),
+        budget_flops=column([cell.budget_flops for cell in cells]),
+    )

@@ -1,0 +1,179 @@
+"""Which runs to train: a design for φ, runs held for checking, and what it can't tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from isodepth.errors import InputError
+from isodepth.laws import Array, Integers
+from isodepth.planning.design import LEVEL, Continuous, Limits, Worlds, continuous, exact
+from isodepth.planning.worlds import Candidates
+
+_CLOSE = 0.005  # relative FLOPs to which the cheapest design is found
+_HIGHEST = 1024.0  # times the continuous optimum's FLOPs, where the search gives up
+_LEAST_LEVELS = 3  # values of r, and budgets, that let a law be seen to fail
+_LEAST_REPLICATES = 2  # degrees of freedom for pure noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Whole runs, chosen among candidates."""
+
+    counts: Integers  # (n,) of each candidate
+    held: Integers  # (n,) of them held for checking, whatever they tell of φ
+    flops: float  # training FLOPs of all
+    half_width: float  # predicted, of φ's 95% interval: root mean square over the worlds
+    by_world: dict[str, float]  # the same in each kind of world
+    bound_flops: float  # below this no design, split runs allowed, reaches the same variance
+    unmet: tuple[str, ...]  # what it can't tell
+
+    @property
+    def n_runs(self) -> int:
+        """Runs in all."""
+        return int(self.counts.sum())
+
+
+def best_for(
+    worlds: Worlds,
+    candidates: Candidates,
+    flops: float,
+    *,
+    limits: Limits,
+    check_share: float,
+    ideal: Continuous | None = None,
+) -> Choice:
+    """The runs costing at most `flops` that narrow φ most.
+
+    check_share: up to this share of the FLOPs is held, before the rest is optimised, for what the
+    optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ per
+    FLOP) and replicates of the two cheapest cells. `ideal`: the continuous optimum where known.
+    Raises InputError for a share outside 0 to 1, or FLOPs that buy no run.
+    """
+    if not 0 <= check_share < 1:
+        raise InputError(f"the share held for checking, {check_share:g}, must lie from 0 to 1")
+    best = ideal or continuous(worlds, candidates.flops)
+    cost = candidates.flops
+    counts = exact(worlds, cost, flops, limits=limits, ideal=best)
+    held = np.zeros_like(counts)
+    fixed = held
+    if check_share:
+        held, fixed = _checks(worlds, candidates, counts, limits, check_share * flops)
+        counts = exact(worlds, cost, flops, limits=limits, fixed=fixed, ideal=best)
+    widths = worlds.half_widths(counts)
+    kinds = np.array(worlds.names)
+    by_world = {
+        kind: float(np.sqrt(np.average(widths[kinds == kind] ** 2)))
+        for kind in dict.fromkeys(worlds.names)
+    }
+    return Choice(
+        counts=counts,
+        held=held,
+        flops=float(counts @ cost),
+        half_width=worlds.half_width(counts),
+        by_world=by_world,
+        bound_flops=best.flops(worlds.variance(counts)),
+        unmet=_unmet(candidates, counts),
+    )
+
+
+def cheapest(
+    worlds: Worlds,
+    candidates: Candidates,
+    target: float,
+    *,
+    limits: Limits,
+    check_share: float,
+) -> Choice:
+    """The runs of fewest FLOPs whose predicted half-width is at most `target`.
+
+    By bisection on the FLOPs of `best_for`, to half a percent.
+    Raises InputError where the limits keep every design from it.
+    """
+    if not (np.isfinite(target) and target > 0):
+        raise InputError(f"the half-width wanted, {target:g}, must be a positive number")
+    ideal = continuous(worlds, candidates.flops)
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    low = max(ideal.flops((target / z) ** 2), float(candidates.flops.min()))
+    high, best = low, None
+    most = low * _HIGHEST
+    if limits.max_runs is not None:
+        most = min(most, max(low, limits.max_runs * float(candidates.flops.max())))
+    while True:
+        found = best_for(
+            worlds, candidates, high, limits=limits, check_share=check_share, ideal=ideal
+        )
+        if found.half_width <= target:
+            best = found
+            break
+        if high >= most:
+            raise InputError(
+                f"{found.n_runs} runs give φ ± {found.half_width:.2g} at best, not ± {target:g}; "
+                "allow more runs, larger r or other budgets, or name a wider interval"
+            )
+        low, high = high, min(2 * high, most)
+    while high / low > 1 + _CLOSE:
+        middle = float(np.sqrt(low * high))
+        found = best_for(
+            worlds, candidates, middle, limits=limits, check_share=check_share, ideal=ideal
+        )
+        if found.half_width <= target:
+            high, best = min(middle, found.flops), found
+        else:
+            low = middle
+        if high <= low:
+            break
+    return best
+
+
+def _checks(
+    worlds: Worlds, candidates: Candidates, counts: Integers, limits: Limits, flops: float
+) -> tuple[Integers, Integers]:
+    """Runs held for checking, and those that must stay for them to check anything."""
+    cost = candidates.flops
+    telling = worlds.sensitivity(counts) / cost
+    held = np.zeros_like(counts)
+    for level in (candidates.recurrences, candidates.budget_flops):
+        used = set(level[counts + held > 0].tolist())
+        missing = ~np.isin(level, list(used)) & (cost <= flops - held @ cost)
+        if len(used) < _LEAST_LEVELS and missing.any():
+            held[np.argmax(np.where(missing, telling, -1.0))] += 1
+    fixed = held.copy()
+    full = limits.max_replicates or _LEAST_REPLICATES
+    for i in np.argsort(np.where(counts > 0, cost, np.inf), kind="stable")[:_LEAST_REPLICATES]:
+        if counts[i] and full > 1 and held @ cost + cost[i] <= flops:
+            held[i] += 1
+            fixed[i] = max(2, fixed[i])
+    if limits.max_runs is not None and fixed.sum() > limits.max_runs // 2:
+        return np.zeros_like(counts), np.zeros_like(counts)
+    return held, fixed
+
+
+def _unmet(candidates: Candidates, counts: Integers) -> tuple[str, ...]:
+    used = counts > 0
+    r, budgets = (np.unique(x[used]) for x in (candidates.recurrences, candidates.budget_flops))
+    found = []
+    if r.size < _LEAST_LEVELS:
+        found.append(
+            f"whether m(r) = r^φ: runs at r = {_listed(r)} only, so that another form fits as well"
+        )
+    if budgets.size < _LEAST_LEVELS:
+        found.append(
+            f"whether φ drifts with the budget: {budgets.size} budget(s) only, "
+            f"{_listed(budgets)} FLOPs"
+        )
+    else:
+        found.append(
+            f"φ outside {budgets[0]:.3g} to {budgets[-1]:.3g} FLOPs a run: beyond them the law is "
+            "extrapolated"
+        )
+    replicates = int(np.maximum(counts - 1, 0).sum())
+    if replicates < _LEAST_REPLICATES:
+        found.append("noise apart from the law's misfit: too few replicates")
+    return tuple(found)
+
+
+def _listed(values: Array) -> str:
+    return ", ".join(f"{v:.3g}" for v in values)

@@ -1,0 +1,272 @@
+"""The cheapest runs that tell one number: c-optimal designs, continuous and in whole runs.
+
+The number is a linear function cᵀθ of a model's parameters near a supposed truth (delta method).
+With M = Σᵢ nᵢ gᵢgᵢᵀ, gᵢ the gradient of run i's mean over its noise, its variance is cᵀM⁻¹c:
+c-optimality (Elfving 1952; Pukelsheim, Optimal Design of Experiments, 1993, ch. 2). As the truth is
+not known, the criterion is the variance averaged over supposed truths, "worlds" (Chaloner & Larntz
+1989). Runs differ in cost, so designs share out FLOPs, not runs: nᵢ = shareᵢ·FLOPs/costᵢ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from isodepth.errors import InputError
+from isodepth.laws import Array, Integers
+
+LEVEL = 0.95
+# What a parameter that no run tells is taken to be known to, as a share of what the most telling
+# single run says: small enough to move no identified variance, large enough to invert.
+_RIDGE = 1e-10
+_ENOUGH = 0.995  # efficiency at which the continuous search stops
+_ROUNDS, _STEPS = 60, 100
+_FADED = 1e-5  # a share below this part of the largest is left out of a round
+_PROGRESS = 1e-4  # the least relative gain in variance that an exchange is made for
+_EXCHANGED = 300  # candidates, the most telling per FLOP, among which whole runs are exchanged
+_ROUNDING = (1.0, 0.6, 0.0)  # shares of the budget rounded down from the continuous optimum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worlds:
+    """S supposed truths about n candidate runs, each with at most p parameters."""
+
+    rows: Array  # (S, n, p) gradient of log loss over its noise; 0 for parameters a world lacks
+    target: Array  # (S, p) gradient of the number wanted
+    weights: Array  # (S,) of the worlds, summing to 1
+    n_params: Integers  # (S,) parameters that each world fits
+    names: tuple[str, ...]  # (S,) kinds of worlds, for reports
+
+    def only(self, which: Integers) -> Worlds:
+        """The same worlds with some of the candidates: indices (k,)."""
+        return Worlds(
+            rows=self.rows[:, which],
+            target=self.target,
+            weights=self.weights,
+            n_params=self.n_params,
+            names=self.names,
+        )
+
+    @property
+    def _ridge(self) -> Array:
+        """(S, p, p): see _RIDGE."""
+        most = (self.rows**2).max(axis=1)
+        eye = np.eye(self.rows.shape[2])
+        return np.where(most > 0, most * _RIDGE, 1.0)[:, :, None] * eye
+
+    def information(self, counts: Array | Integers) -> Array:
+        """M (S, p, p) of a design, counts (n,) runs of each candidate."""
+        used = np.flatnonzero(counts)
+        rows = self.rows[:, used]
+        return self._ridge + (rows * counts[used, None]).swapaxes(1, 2) @ rows
+
+    def variances(self, counts: Array | Integers) -> Array:
+        """Variance (S,) of the number in each world; huge where the runs can't tell it."""
+        solved = np.linalg.solve(self.information(counts), self.target[:, :, None])[:, :, 0]
+        return np.einsum("sp,sp->s", self.target, solved)
+
+    def variance(self, counts: Array | Integers) -> float:
+        """The variance averaged over the worlds."""
+        return float(self.weights @ self.variances(counts))
+
+    def half_widths(self, counts: Array | Integers) -> Array:
+        """Predicted half-width (S,) of the 95% interval in each world.
+
+        Student's t with (runs − parameters) degrees of freedom, as the noise is estimated from the
+        same runs; infinite where there is none.
+        """
+        freedom = float(counts.sum()) - self.n_params
+        t = np.where(freedom > 0, stats.t.ppf(0.5 + LEVEL / 2, np.maximum(freedom, 1)), np.inf)
+        return np.asarray(t * np.sqrt(self.variances(counts)))
+
+    def half_width(self, counts: Array | Integers) -> float:
+        """Predicted half-width of the 95% interval: root mean square over the worlds."""
+        return float(np.sqrt(self.weights @ self.half_widths(counts) ** 2))
+
+    def sensitivity(self, counts: Array | Integers) -> Array:
+        """−∂variance/∂countᵢ (n,): how much a little more of each candidate narrows."""
+        solved = np.linalg.solve(self.information(counts), self.target[:, :, None])
+        return self.weights @ (self.rows @ solved)[:, :, 0] ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuous:
+    """The best way to share out FLOPs when runs may be split."""
+
+    shares: Array  # (n,) of the FLOPs, summing to 1
+    variance_times_flops: float  # variance of the number at 1 FLOP; at B FLOPs 1/B of it
+    efficiency: float  # proved lower bound on (best possible variance) / (this variance)
+
+    def flops(self, variance: float) -> float:
+        """The FLOPs at which it reaches a variance: whole runs can't need fewer."""
+        return self.variance_times_flops * self.efficiency / variance
+
+
+def continuous(worlds: Worlds, cost: Array) -> Continuous:
+    """Shares of the FLOPs of least average variance; cost (n,) FLOPs of one run.
+
+    Multiplicative steps with power ½, monotone for this criterion (Yu 2010, Annals of Statistics
+    38, 2593), over the candidates that matter, re-chosen each round by the equivalence theorem:
+    with dᵢ the sensitivity per FLOP and Ψ = Σ shareᵢ·dᵢ, no design has a variance below
+    Ψ·(Ψ / max dᵢ), because 1/Ψ is concave in M.
+    """
+    per_flop = _per_flop(worlds, cost)
+    n = cost.size
+    shares = np.full(n, 1.0 / n)
+    for _ in range(_ROUNDS):
+        active = np.flatnonzero(shares > _FADED * shares.max())
+        some = per_flop.only(active)
+        part = shares[active] / shares[active].sum()
+        for _ in range(_STEPS):
+            part = part * np.sqrt(some.sensitivity(part))
+            part /= part.sum()
+        shares = np.zeros(n)
+        shares[active] = part
+        slope = per_flop.sensitivity(shares)
+        value = float(shares @ slope)
+        efficiency = value / float(slope.max())
+        if efficiency >= _ENOUGH:
+            break
+        wanting = np.argsort(-slope)[:20]
+        wanting = wanting[(shares[wanting] < 1e-3) & (slope[wanting] > value)]
+        shares[wanting] += 1e-3
+        shares /= shares.sum()
+    return Continuous(
+        shares=shares,
+        variance_times_flops=per_flop.variance(shares),
+        efficiency=min(efficiency, 1.0),
+    )
+
+
+def _per_flop(worlds: Worlds, cost: Array) -> Worlds:
+    """The worlds in units of FLOPs: a candidate's row for the part of a run that 1 FLOP buys."""
+    return Worlds(
+        rows=worlds.rows / np.sqrt(cost)[:, None],
+        target=worlds.target,
+        weights=worlds.weights,
+        n_params=worlds.n_params,
+        names=worlds.names,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What whole runs must keep to."""
+
+    max_runs: int | None = None  # in all; None: any number
+    max_replicates: int | None = None  # of one candidate; None: any number
+
+
+def exact(
+    worlds: Worlds,
+    cost: Array,
+    flops: float,
+    *,
+    limits: Limits = Limits(),
+    fixed: Integers | None = None,
+    ideal: Continuous | None = None,
+) -> Integers:
+    """Counts (n,) of whole runs of least average variance that cost at most `flops`.
+
+    Starts from the continuous optimum rounded down, adds the run of largest gain per FLOP while
+    one fits, then exchanges one run for another (Fedorov 1972) or adds one while that lowers the
+    variance. fixed (n,): runs that must be held. `ideal`: the continuous optimum where it is known.
+    Raises InputError where not one run fits, or the fixed ones don't.
+    """
+    held = np.zeros(cost.size, dtype=int) if fixed is None else fixed
+    if cost.min() > flops or held @ cost > flops:
+        raise InputError(
+            f"{flops:.3g} FLOPs buy no run of {cost.min():.3g}"
+            if cost.min() > flops
+            else f"{flops:.3g} FLOPs don't buy the runs held, {held @ cost:.3g}"
+        )
+    best = ideal or continuous(worlds, cost)
+    slope = _per_flop(worlds, cost).sensitivity(best.shares)
+    near = np.union1d(np.argsort(-slope, kind="stable")[:_EXCHANGED], np.flatnonzero(held))
+    some, price, floor = worlds.only(near), cost[near], held[near]
+    found = [
+        _exchanged(some, price, flops, limits, floor, start)
+        for start in _roundings(best.shares[near], price, flops, limits, floor)
+    ]
+    counts = np.zeros(cost.size, dtype=int)
+    counts[near] = min(found, key=lambda one: some.variance(one))
+    return counts
+
+
+def _roundings(
+    shares: Array, cost: Array, flops: float, limits: Limits, floor: Integers
+) -> list[Integers]:
+    starts: list[Integers] = []
+    for part in _ROUNDING:
+        counts = np.maximum(floor, np.floor(part * shares * flops / cost).astype(int))
+        if limits.max_replicates is not None:
+            counts = np.maximum(floor, np.minimum(counts, limits.max_replicates))
+        most = np.inf if limits.max_runs is None else limits.max_runs
+        while (counts.sum() > most or counts @ cost > flops) and (counts > floor).any():
+            # the fewest FLOPs' worth of share goes first
+            spare = np.where(counts > floor, shares / np.maximum(counts, 1), np.inf)
+            counts[np.argmin(spare)] -= 1
+        if not any((counts == start).all() for start in starts):
+            starts.append(counts)
+    return starts
+
+
+def _exchanged(
+    worlds: Worlds, cost: Array, flops: float, limits: Limits, floor: Integers, counts: Integers
+) -> Integers:
+    """Counts after greedy additions and exchanges, within the limits, never below `floor`."""
+    counts = _filled(worlds, cost, flops, limits, counts)
+    full = np.inf if limits.max_replicates is None else limits.max_replicates
+    while True:
+        left = flops - counts @ cost
+        value = worlds.variance(counts)
+        best, found = value * (1 - _PROGRESS), None
+        for i in np.flatnonzero(counts > floor):
+            fewer = counts - (np.arange(counts.size) == i)
+            after = np.where(
+                (cost <= left + cost[i]) & (fewer < full), _after_adding(worlds, fewer), np.inf
+            )
+            j = int(np.argmin(after))
+            if after[j] < best:
+                best, found = float(after[j]), fewer + (np.arange(counts.size) == j)
+        # with too few runs to invert M well a gain can be rounding alone, and exchanges go round
+        if found is not None and worlds.variance(found) >= value * (1 - _PROGRESS):
+            best, found = value * (1 - _PROGRESS), None
+        if found is None:  # one dear run against several cheap ones
+            for i in np.flatnonzero(counts > floor):
+                fewer = counts - (np.arange(counts.size) == i)
+                refilled = _filled(worlds, cost, flops, limits, fewer)
+                after_all = worlds.variance(refilled)
+                if after_all < best:
+                    best, found = after_all, refilled
+        if found is None:
+            return counts
+        counts = _filled(worlds, cost, flops, limits, found)
+
+
+def _filled(
+    worlds: Worlds, cost: Array, flops: float, limits: Limits, counts: Integers
+) -> Integers:
+    """Counts with the run of largest gain per FLOP added while one fits."""
+    counts = counts.copy()
+    most = np.inf if limits.max_runs is None else limits.max_runs
+    full = np.inf if limits.max_replicates is None else limits.max_replicates
+    while True:
+        addable = (cost <= flops - counts @ cost) & (counts < full) & (counts.sum() < most)
+        if not addable.any():
+            return counts
+        after = _after_adding(worlds, counts)
+        gain = np.log(worlds.variance(counts) / np.maximum(after, 1e-300)) / cost
+        counts[np.argmax(np.where(addable, gain, -np.inf))] += 1
+
+
+def _after_adding(worlds: Worlds, counts: Integers) -> Array:
+    """The average variance (n,) after one more run of each candidate (Sherman–Morrison)."""
+    inverse = np.linalg.inv(worlds.information(counts))
+    toward = worlds.rows @ inverse
+    leverage = np.einsum("snp,snp->sn", toward, worlds.rows)
+    pull = np.einsum("snp,sp->sn", toward, worlds.target)
+    now = np.einsum("sp,spq,sq->s", worlds.target, inverse, worlds.target)
+    return worlds.weights @ np.maximum(now[:, None] - pull**2 / (1 + leverage), 0.0)
