@@ -113,6 +113,7 @@ class FitCommand(FitOptions):
         self.deliver(result.to_dict(), fit_report(result))
         if self.out is not None:
             self.say(f"figures, report and fit.json: {self.out}")
+            self.say_page(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +158,12 @@ class CompareCommand(LawOptions):
                 from isodepth.report.folder import write_compare_folder
 
                 on_progress("figures", 1.0)
-                write_compare_folder(results, json.dumps(result, allow_nan=False), self.out)
+                text = json.dumps(result, allow_nan=False)
+                write_compare_folder(runs, results, text, self.out)
         self.deliver(result, Group(*(compare_report(r) for r in results)))
         if self.out is not None:
             self.say(f"figures, report and comparison.json: {self.out}")
+            self.say_page(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,3 +59,13 @@ class Output:
         """Tell the user something that is not a result, on standard error."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
+
+    def say_page(self, out: Path) -> None:
+        """Tell where the page of a result's folder is, or what it needs."""
+        from isodepth.report.page import PAGE, plotly_installed
+
+        self.say(
+            f"page: {out / PAGE}"
+            if plotly_installed()
+            else f"{PAGE} is left out: for it, pip install isodepth[report]"
+        )

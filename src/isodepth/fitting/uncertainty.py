@@ -108,10 +108,7 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
     best = fitted.theta[at]
     reach = _PROFILE_REACH * standard_error
     values = np.linspace(best - reach, best + reach, _PROFILE_POINTS)
-    start = np.repeat(fitted.theta[None], values.size, axis=0)
-    start[:, at] = values
-    fixed = np.arange(fitted.theta.size) == at
-    objective = minimise(problem.batch(), start, fixed=fixed).objective
+    _, objective = held(problem, fitted.theta, name, values)
     objective = np.maximum(objective, fitted.objective)
     freedom = max(problem.n - fitted.theta.size, 1)
     t = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
@@ -125,6 +122,18 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
             _crossing(values[values >= best], objective[values >= best], threshold),
         ),
     )
+
+
+def held(problem: Problem, theta: Array, name: str, values: Array) -> tuple[Array, Array]:
+    """θ (m, p) and objective (m,) refitted with one parameter held at each of `values` (m,).
+
+    theta (p,): the optimum, from which every refit starts.
+    """
+    at = problem.theta_names.index(name)
+    start = np.repeat(theta[None], values.size, axis=0)
+    start[:, at] = values
+    found = minimise(problem.batch(), start, fixed=np.arange(theta.size) == at)
+    return found.theta, found.objective
 
 
 def _scale(problem: Problem, theta: Array, freedom: int) -> float:
