@@ -40,6 +40,13 @@ def test_the_published_preset_is_the_published_grid():
     assert ((both["tokens"] / both["tokens_published"] - 1).abs() < 1e-3).all()
 
 
+def test_the_laptops_cost_is_about_what_it_took():
+    plan = make_plan(read_spec("laptop"), None)
+    # docs/laptop-preset.md: 602 s on two cores, at most 0.5 GB a run
+    assert plan.seconds == pytest.approx(2 * 602, rel=0.25)
+    assert max(run.memory_bytes for run in plan.runs) == pytest.approx(0.49e9, rel=0.15)
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_makes_a_plan(name, tmp_path):
     plan = make_plan(read_spec(name), None)

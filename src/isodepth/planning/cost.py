@@ -2,7 +2,7 @@
 
 Both are estimates with stated assumptions. Memory counts what the trainer must hold (weights,
 gradients, optimiser, activations kept for the backward). Time is training FLOPs over a rate that
-grows with the width, because small matrices keep no processor busy.
+grows with the width up to a limit, because small matrices keep no processor busy.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Device:
     """A processor that one run has for itself."""
 
     name: str
-    rate: float  # training FLOP/s that a very wide model reaches
-    half_width: float  # the width that reaches half of it
+    rate: float  # training FLOP/s that wide models reach
+    rate_per_width: float  # FLOP/s that each unit of width brings, up to that
     memory: float | None  # bytes; None: the machine's own
     base_memory: float  # bytes held before the model is: libraries, data
     micro_tokens: int  # tokens that go through the model at once
@@ -26,7 +26,7 @@ class Device:
 
     def flops_per_second(self, width: int) -> float:
         """Model FLOP/s of the trainer at this width."""
-        return self.rate * width / (width + self.half_width)
+        return min(self.rate, self.rate_per_width * width)
 
 
 DEVICES = {
@@ -34,30 +34,31 @@ DEVICES = {
     for device in (
         Device(
             name="cpu",
-            rate=75e9,
-            half_width=70.0,
+            rate=65e9,
+            rate_per_width=0.4e9,
             memory=None,
             base_memory=450e6,
             micro_tokens=8192,
-            basis="measured on one core of a 2026 server CPU (docs/benchmarks.md)",
+            basis="measured on one core of a server CPU, the laptop preset's runs and "
+            "docs/benchmarks.md",
         ),
         Device(
             name="h100",
             rate=450e12,
-            half_width=1200.0,
+            rate_per_width=0.25e12,
             memory=80e9,
             base_memory=1.5e9,
             micro_tokens=65536,
-            basis="assumed, not measured: 45% of the bf16 peak for very wide models",
+            basis="assumed, not measured: 45% of the bf16 peak from width 1,800 on",
         ),
         Device(
             name="h200",
             rate=450e12,
-            half_width=1200.0,
+            rate_per_width=0.25e12,
             memory=141e9,
             base_memory=1.5e9,
             micro_tokens=65536,
-            basis="assumed, not measured: 45% of the bf16 peak for very wide models",
+            basis="assumed, not measured: 45% of the bf16 peak from width 1,800 on",
         ),
     )
 }
