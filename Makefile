@@ -24,14 +24,15 @@ check: $(VENV)/everything
 bench: $(VENV)/everything
 	$(BIN)/python benchmarks/fit_speed.py
 	$(BIN)/python benchmarks/model_speed.py
+	$(BIN)/python benchmarks/page_load.py
 
 $(VENV)/measuring: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[train]'
+	$(INSTALL) -e '.[train,report]'
 	touch $@
 
 $(VENV)/everything: $(VENV)/measuring
-	$(INSTALL) -e '.[train,slurm,dev]'
+	$(INSTALL) -e '.[train,report,slurm,dev]'
 	touch $@
 
 clean:

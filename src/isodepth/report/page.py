@@ -53,6 +53,7 @@ def plotly_installed() -> bool:
 def write_page(out: Path, content: Callable[[], dict[str, Any]]) -> list[Path]:
     """Write report.html into `out`; [] where plotly isn't installed."""
     if not plotly_installed():
+        (out / PAGE).unlink(missing_ok=True)  # of an earlier result: it would contradict this one
         return []
     from plotly.offline import get_plotlyjs
 

@@ -34,9 +34,19 @@ function plot(div, traces, layout) {
     margin: { l: 50, r: 10, t: 30, b: 40 }, showlegend: false, hovermode: "closest", dragmode: false,
     ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
+  div.setAttribute("role", "img");
+  div.setAttribute("aria-label", [layout.title?.text, whole.xaxis.title?.text, whole.yaxis.title?.text].filter(Boolean).join("; "));
   return Plotly.react(div, traces, whole, { responsive: true, displayModeBar: false, displaylogo: false });
 }
-const sizes = { type: "log", title: { text: "unique parameters" }, nticks: 5, tickformat: ".2~s" };
+// sizes as 30M, 100M, 300M: a few round numbers whatever the span
+const rounds = [...Array(10).keys()].flatMap(k => [1, 3].map(n => n * 10 ** (k + 3)));
+const sizes = { type: "log", title: { text: "unique parameters" }, tickvals: rounds, tickangle: 0,
+  ticktext: rounds.map(n => n >= 1e9 ? n / 1e9 + "B" : n >= 1e6 ? n / 1e6 + "M" : n / 1e3 + "k") };
+// all of a grid's cells stand before the first is drawn, since each takes the width that it finds
+function cells(holder, n) {
+  while (holder.children.length < n) make("div", undefined, holder).className = "plot";
+  return [...holder.children];
+}
 
 // L = E + (A·N^−α + B·D^−β)^γ, N = N_once + m(r)·N_rec; γ = 1 is the additive law
 function loss(law, p, curve, i) {
@@ -52,9 +62,8 @@ const set = data.laws.map(l => ({ phi: l.params.phi, refit: null }));
 function panels(law, at, holder) {
   const levels = unique(law.runs.r);
   const losses = law.runs.loss, low = Math.min(...losses), high = Math.max(...losses), pad = (high - low) * .08;
+  const divs = cells(holder, levels.length);
   levels.forEach((r, k) => {
-    const div = holder.children[k] || make("div", undefined, holder);
-    div.className = "plot";
     const traces = [];
     budgets.forEach((b, i) => {
       const colour = shade(i, budgets.length);
@@ -75,7 +84,7 @@ function panels(law, at, holder) {
     traces.push({ x: minima.map(m => m.size), y: minima.map(m => m.loss), mode: "markers", hoverinfo: "text",
       hovertext: minima.map(m => `measured minimum<br>${size(m.size)} parameters, loss ${m.loss.toFixed(4)}`),
       marker: { symbol: "star", size: 12, color: "#D55E00", line: { color: ink(), width: .8 } } });
-    plot(div, traces, { title: { text: r === 1 ? "unlooped (r = 1)" : `r = ${r}`, font: { size: 13 } }, xaxis: sizes, yaxis: { range: [low - pad, high + pad], title: { text: k ? "" : "loss, nats" } } });
+    plot(divs[k], traces, { title: { text: r === 1 ? "unlooped (r = 1)" : `r = ${r}`, font: { size: 13 } }, xaxis: sizes, yaxis: { range: [low - pad, high + pad], title: { text: k ? "" : "loss, nats" } } });
   });
 }
 
@@ -103,9 +112,10 @@ function slide() {
   readings();
   panels(law, at, byId(`law-${at}`));
 }
+const GREEK = { alpha: "α", beta: "β", gamma: "γ" };
 function readings() {
   const at = Number(byId("recipe").value), law = data.laws[at], refit = set[at].refit;
-  const text = p => ["E", "A", "alpha", "B", "beta", "gamma"].filter(n => n in p).map(n => `${n} ${p[n].toPrecision(4)}`).join(", ");
+  const text = p => ["E", "A", "alpha", "B", "beta", "gamma"].filter(n => n in p).map(n => `${GREEK[n] ?? n} ${p[n].toPrecision(4)}`).join(", ");
   byId("phi-value").textContent = set[at].phi.toFixed(3);
   byId("phi").setAttribute("aria-valuetext", set[at].phi.toFixed(3));
   byId("readings").textContent = refit ? `Held: ${text(law.params)}. Refit: ${text(refit)}.` : `The fit: ${text(law.params)}.`;
@@ -150,11 +160,10 @@ function channels() {
   byId("s-channels").hidden = false;
   const kinds = { token_budget: ["token budget", HUES[5], ""], capacity: ["capacity (φ)", HUES[4], "/"], other: ["rest of the law", HUES[3], "."] };
   const keys = [...new Set(data.channels.map(c => JSON.stringify([c.recipe, c.r])))];
+  const divs = cells(byId("channels"), keys.length);
   keys.forEach((key, k) => {
     const [recipe, r] = JSON.parse(key), rows = data.channels.filter(c => c.recipe === recipe && c.r === r);
-    const div = byId("channels").children[k] || make("div", undefined, byId("channels"));
-    div.className = "plot";
-    plot(div, Object.entries(kinds).map(([name, [label, colour, hatch]]) => ({
+    plot(divs[k], Object.entries(kinds).map(([name, [label, colour, hatch]]) => ({
       type: "bar", name: label, x: rows.map(c => c.budget.toPrecision(3)), y: rows.map(c => c[name]), marker: { color: colour, pattern: { shape: hatch } },
       hoverinfo: "text", textposition: "none",
       hovertext: rows.map(c => `${label} ${c[name].toFixed(4)}` + (c.ci95[name] ? ` [${c.ci95[name].map(x => x.toFixed(4)).join(", ")}]` : "")),
@@ -163,10 +172,9 @@ function channels() {
 }
 
 function residuals() {
+  const divs = cells(byId("residuals"), data.laws.length);
   data.laws.forEach((law, k) => {
-    const div = byId("residuals").children[k] || make("div", undefined, byId("residuals"));
-    div.className = "plot";
-    plot(div, unique(law.runs.r).map((r, i) => {
+    plot(divs[k], unique(law.runs.r).map((r, i) => {
       const rows = law.runs.r.map((_, j) => j).filter(j => law.runs.r[j] === r);
       return { x: rows.map(j => law.runs.size[j]), y: rows.map(j => law.runs.left[j]), mode: "markers", name: `r = ${r}`, hoverinfo: "text",
         hovertext: rows.map(j => `${safe(law.runs.id[j])}<br>${law.runs.left[j].toFixed(4)} nats`), marker: { color: HUES[i % HUES.length], symbol: SYMBOLS[i % SYMBOLS.length], size: 7 } };
