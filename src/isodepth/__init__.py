@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from isodepth.accounting import Account, account
     from isodepth.errors import InputError
     from isodepth.fitting import Fit, fit
-    from isodepth.isoflop import Isoflop, isoflop
+    from isodepth.minima import Isoflop, isoflop
     from isodepth.recipes import Comparison, compare
     from isodepth.runs import Runs, load_runs
 
@@ -32,8 +32,8 @@ _HOMES = {
     "InputError": "isodepth.errors",
     "Fit": "isodepth.fitting",
     "fit": "isodepth.fitting",
-    "Isoflop": "isodepth.isoflop",
-    "isoflop": "isodepth.isoflop",
+    "Isoflop": "isodepth.minima",
+    "isoflop": "isodepth.minima",
     "Comparison": "isodepth.recipes",
     "compare": "isodepth.recipes",
     "Runs": "isodepth.runs",
@@ -45,6 +45,5 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'isodepth' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
-    # importing isodepth.isoflop binds the module to this name: the function is what is meant
     globals()[name] = value
     return value

@@ -173,7 +173,7 @@ class IsoflopCommand(Common):
     runs: RunsArgument
 
     def run(self) -> None:
-        from isodepth.isoflop import isoflop
+        from isodepth.minima import isoflop
         from isodepth.report.tables import isoflop_report
         from isodepth.runs import load_runs
 

@@ -48,7 +48,7 @@ def test_fit_leaves_figures_report_and_json(folder):
         for f in ("isoflop", "predicted", "residuals", "profile")
         for e in ("svg", "pdf", "png")
     }
-    assert names == figures | {"fit.json", "report.txt"}
+    assert names == figures | {"fit.json", "report.txt", "report.html"}
     assert (out / "isoflop.png").read_bytes().startswith(PNG)
     assert (out / "isoflop.pdf").read_bytes().startswith(b"%PDF")
     svg = (out / "isoflop.svg").read_text(encoding="utf-8")
@@ -216,7 +216,7 @@ def test_compare_leaves_figures_report_and_json(compared):
     _, out = compared
     names = {p.name for p in (out / "results").iterdir()}
     figures = {f"{f}.{e}" for f in ("channels", "delta_phi") for e in ("svg", "pdf", "png")}
-    assert names == figures | {"comparison.json", "report.txt"}
+    assert names == figures | {"comparison.json", "report.txt", "report.html"}
     data = json.loads((out / "all.json").read_text())
     assert data == json.loads((out / "results" / "comparison.json").read_text())
     truncated, lanes = data["comparisons"]

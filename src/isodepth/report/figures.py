@@ -17,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from isodepth.fitting.estimate import estimate
 from isodepth.fitting.problem import Problem, build
 from isodepth.fitting.result import Fit
-from isodepth.isoflop import Isoflop, isoflop
 from isodepth.laws import Array
+from isodepth.minima import Isoflop, isoflop
 from isodepth.report.drawing import COLOURS, MARKERS, save, style
 from isodepth.report.tables import size_text
 from isodepth.runs import Runs

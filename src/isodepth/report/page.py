@@ -23,8 +23,8 @@ from isodepth.fitting.estimate import estimate
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.result import Fit
 from isodepth.fitting.uncertainty import held
-from isodepth.isoflop import isoflop
 from isodepth.laws import LAWS, Array
+from isodepth.minima import isoflop
 from isodepth.recipes.result import Comparison
 from isodepth.runs import Runs
 

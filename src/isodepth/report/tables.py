@@ -14,8 +14,8 @@ from rich.text import Text
 
 from isodepth.accounting import Account
 from isodepth.fitting.result import Fit, Interval
-from isodepth.isoflop import Isoflop
 from isodepth.laws import LAWS
+from isodepth.minima import Isoflop
 from isodepth.planning.advice import Equivalence
 
 _WIDTH = 100

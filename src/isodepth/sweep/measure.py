@@ -16,7 +16,7 @@ from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.fit import Progress
-from isodepth.isoflop import Isoflop, isoflop
+from isodepth.minima import Isoflop, isoflop
 from isodepth.recipes import Comparison, compare
 from isodepth.report.folder import write_folder
 from isodepth.runs import Runs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit
-from isodepth.isoflop import isoflop
+from isodepth.minima import isoflop
 from isodepth.planning.grid import Budget, optimal_width
 from isodepth.sweep.collect import collect
 from isodepth.sweep.executors import Executor, OnChange
