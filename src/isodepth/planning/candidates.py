@@ -48,7 +48,9 @@ def candidate_cells(
                     continue
                 if cell.steps < LEAST_STEPS:
                     problems.append(f"{cell.name} has {cell.steps} steps, fewer than {LEAST_STEPS}")
-                elif device.memory is not None and _memory(cell, shape, device) > device.memory:
+                elif (
+                    device.memory is not None and memory_bytes(cell, shape, device) > device.memory
+                ):
                     problems.append(f"{cell.name} does not fit the memory of {device.name}")
                 else:
                     found.append(cell)
@@ -64,18 +66,6 @@ def _widths(law: Fit, recipe: Recipe, r: int, flops: float, shape: Shape) -> lis
     best, unit = optimal_width(law, recipe, r, flops, shape), shape.head_size
     first, last = int(np.ceil(LOWEST * best / unit)), int(HIGHEST * best / unit)
     return [unit * k for k in range(max(first, 1), last + 1)]
-
-
-def _memory(cell: Cell, shape: Shape, device: Device) -> float:
-    return memory_bytes(
-        cell.account,
-        device,
-        width=cell.width,
-        depth=shape.depth,
-        head_size=shape.head_size,
-        sequence_length=shape.sequence_length,
-        batch_tokens=shape.batch_tokens,
-    )
 
 
 def candidates_of(cells: list[Cell]) -> Candidates:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isodepth.accounting import Account
+from isodepth.planning.grid import Cell, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,30 +64,21 @@ DEVICES = {
 }
 
 
-def memory_bytes(
-    account: Account,
-    device: Device,
-    *,
-    width: int,
-    depth: int,
-    head_size: int,
-    sequence_length: int,
-    batch_tokens: int,
-) -> float:
+def memory_bytes(cell: Cell, shape: Shape, device: Device) -> float:
     """Bytes that training one model holds at most.
 
     Weights, gradients and optimiser state: 16 bytes a parameter (fp32; AdamW keeps two numbers,
     Muon one and a copy of its batch). Activations: 18 d numbers a token and block, and on a CPU
     the attention's odds, T/2 a token and head; 4 bytes each on a CPU, 2 on a GPU.
     """
-    parameters = account.n_total + account.n_embedding
-    tokens = min(device.micro_tokens, batch_tokens)
+    parameters = cell.account.n_total + cell.account.n_embedding
+    tokens = min(device.micro_tokens, shape.batch_tokens)
     on_cpu = device.name == "cpu"
-    per_token = 18.0 * width
+    per_token = 18.0 * cell.width
     if on_cpu:
-        per_token += width / head_size * sequence_length / 2
+        per_token += cell.width / shape.head_size * shape.sequence_length / 2
     return (
         device.base_memory
         + 16.0 * parameters
-        + tokens * depth * per_token * (4.0 if on_cpu else 2.0)
+        + tokens * shape.depth * per_token * (4.0 if on_cpu else 2.0)
     )

@@ -96,9 +96,9 @@ def packing(
 ) -> list[Slot]:
     """A slot for every worker, on `cores` cores with `memory_bytes` of main memory (None: unknown).
 
-    Without a GPU: one worker a core, one thread each, since two small models on a thread each
-    train faster than one after the other on two (docs/benchmarks.md), but no more than there are
-    runs or than memory holds. With GPUs: as many workers on each as fit its memory, shared evenly.
+    Without a GPU: one worker a core, one thread each, because small operations keep no second
+    thread busy, but no more than there are runs or than memory holds. With GPUs: as many workers on
+    each as fit its memory, shared evenly.
     The number of threads changes the rounding of a loss, not its worth.
     Raises InputError for fewer than one worker or thread.
     """

@@ -196,7 +196,7 @@ def plan_of_cells(spec: Spec, found: list[Cell]) -> Plan:
 
 
 def _run(spec: Spec, cell: Cell) -> PlannedRun:
-    recipe, shape = cell.recipe, spec.shape
+    recipe = cell.recipe
     device = DEVICES[spec.device]
     train = spec.train | {
         "run_id": cell.name,
@@ -224,15 +224,7 @@ def _run(spec: Spec, cell: Cell) -> PlannedRun:
         n_once=cell.account.n_once,
         n_rec=cell.account.n_rec,
         n_inject=cell.account.n_inject,
-        memory_bytes=memory_bytes(
-            cell.account,
-            device,
-            width=cell.width,
-            depth=shape.depth,
-            head_size=shape.head_size,
-            sequence_length=shape.sequence_length,
-            batch_tokens=shape.batch_tokens,
-        ),
+        memory_bytes=memory_bytes(cell, spec.shape, device),
         seconds=cell.flops / device.flops_per_second(cell.width),
         train=train,
     )
