@@ -188,6 +188,34 @@ def test_a_folder_of_another_plan_is_refused(undisturbed, tmp_path):
     assert "holds a sweep of another plan" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_read_only_folder_is_refused_and_loses_nothing(plan, undisturbed, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(undisturbed, folder)
+    lost = next((folder / "runs").iterdir())
+    shutil.rmtree(lost)
+    held = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    # Root may write anywhere, unless it is without that capability.
+    bounded = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
+    for path in held:
+        path.chmod(0o555)
+    refused = [
+        subprocess.run(
+            [*bounded, sys.executable, "-m", "isodepth", *command],
+            capture_output=True, text=True, check=False,
+        )
+        for command in (["sweep", str(plan), "--out", str(folder)], ["collect", str(folder)])
+    ]  # fmt: skip
+    for path in held:
+        path.chmod(0o755)
+    for done in refused:
+        assert done.returncode == 2
+        assert str(folder) in done.stderr and "ermission denied" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not lost.exists()
+    sweeps.isodepth("sweep", plan, "--out", folder)
+    assert sweeps.table(folder) == sweeps.table(undisturbed)
+
+
 def test_a_full_disk_fails_runs_with_a_reason_and_loses_none(plan, undisturbed, tmp_path):
     folder = tmp_path / "sweep"
     # No file may grow beyond 24 KB, so that the wider models' checkpoints can't be written.
