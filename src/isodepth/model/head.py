@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 CAP = 15.0  # arXiv 2604.21106: logits are 15 tanh(z / 15)
 LOG2E = 1 / math.log(2)
-CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**28}  # logits held at once
+CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**28}  # logits held at once
 
 
 def capped_logits(x: Tensor, head: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class _CappedLoss(torch.autograd.Function):
             slope = odds.mul_(w.addcmul_(w, w, value=-1))
             scale = (4 / whole).to(x.dtype)
             torch.mul(slope @ head, scale, out=grad_x[part])
-            grad_head += slope.mT @ (x[part] * scale)
+            grad_head.addmm_(slope.mT, x[part] * scale)
         if grad_x is not None and grad_head is not None:
             ctx.save_for_backward(grad_x, grad_head)
         return (total / rows).to(head.dtype)

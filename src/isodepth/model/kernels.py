@@ -122,18 +122,20 @@ class _NormedMLP(torch.autograd.Function):
         x, scale, up, down, inverse, active = ctx.saved_tensors
         rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
         weight = up * scale
-        folded, grad_down = torch.zeros_like(up), torch.zeros_like(down)
+        # Both wide side last, which the library adds up a tenth faster.
+        folded, grad_down = torch.zeros_like(down), torch.zeros_like(down)
         grad_x = torch.empty_like(rows)
         for part in _slices(rows, up):
             g, a, unit = grads[part], active[part], rows[part] * inverse[part]
             grad_down.addmm_(g.mT, a.square())
             # d relu(z)² = 2 relu(z) dz; the 2 goes where it costs least.
             inner = (g @ down).mul_(a)
-            folded.addmm_(inner.mT, unit, alpha=2)
+            folded.addmm_(unit.mT, inner, alpha=2)
             back = _norm_backward((inner @ weight).mul_(2), unit, inverse[part], 1 / x.shape[-1])
             torch.add(g, back, out=grad_x[part])
-        grad_scale = (folded * up).sum(0)
-        return grad_x.view_as(x), grad_scale, folded.mul_(scale), grad_down, None
+        grad_scale = torch.linalg.vecdot(folded, up.mT)
+        grad_up = folded.mT * scale
+        return grad_x.view_as(x), grad_scale, grad_up, grad_down, None
 
 
 def _slices(rows: Tensor, up: Tensor) -> list[slice]:

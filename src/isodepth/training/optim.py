@@ -200,7 +200,7 @@ def group_parameters(model: LoopedModel) -> dict[str, dict[str, nn.Parameter]]:
 
 
 def same_shape(parameters: dict[str, nn.Parameter]) -> list[list[Matrix]]:
-    """The matrices in `parameters`, q, k and v apart, gathered by shape up to transposition."""
+    """The matrices in `parameters`, q, k and v apart, gathered by shape."""
     gathered: dict[tuple[int, ...], list[Matrix]] = defaultdict(list)
     for name, parameter in parameters.items():
         rows, columns = parameter.shape
@@ -209,20 +209,19 @@ def same_shape(parameters: dict[str, nn.Parameter]) -> list[list[Matrix]]:
             parts = {f".{q}": slice(i * columns, (i + 1) * columns) for i, q in enumerate("qkv")}
         for part, span in parts.items():
             matrix = Matrix(name=name + part, parameter=parameter, rows=span)
-            gathered[tuple(sorted(matrix.weight.shape))].append(matrix)
+            gathered[tuple(matrix.weight.shape)].append(matrix)
     return list(gathered.values())
 
 
 class MatrixGroup:
-    """MuonH for matrices of one shape, wide side last, so that all go through the products at once.
+    """MuonH for matrices of one shape, so that all go through the products at once.
 
-    A matrix taller than wide is handled as its transpose: orthogonalisation, norms and momentum
-    don't mind. On the CPU they go through in batches that stay in cache, elsewhere all at once.
+    On the CPU they go through in batches that stay in cache, elsewhere all at once.
     """
 
     def __init__(self, matrices: list[Matrix]) -> None:
         self.matrices = matrices
-        weights = [self._wide(m.weight) for m in matrices]
+        weights = [m.weight for m in matrices]
         self.radius = torch.stack(weights).norm(dim=(1, 2))
         self.momentum = torch.zeros_like(torch.stack(weights))
 
@@ -238,15 +237,15 @@ class MatrixGroup:
 
     def _step(self, part: slice, rate: float) -> None:
         matrices, momentum, radius = self.matrices[part], self.momentum[part], self.radius[part]
-        update = torch.stack([self._wide(m.grad) for m in matrices])
+        update = torch.stack([m.grad for m in matrices])
         momentum.lerp_(update, 1 - MOMENTUM)
         update = orthogonalise(update.lerp_(momentum, MOMENTUM))
         length = torch.linalg.vector_norm(update, dim=(1, 2)).clamp_min_(TINY)
-        weights = torch.stack([self._wide(m.weight) for m in matrices])
+        weights = torch.stack([m.weight for m in matrices])
         weights.sub_(update.mul_((rate * radius / length)[:, None, None]))
         weights.mul_((radius / torch.linalg.vector_norm(weights, dim=(1, 2)))[:, None, None])
         for matrix, weight in zip(matrices, weights, strict=True):
-            self._wide(matrix.weight).copy_(weight)
+            matrix.weight.copy_(weight)
 
     def state_tensors(self) -> dict[str, Tensor]:
         state = {}
@@ -254,7 +253,3 @@ class MatrixGroup:
             state[f"muon.{matrix.name}.radius"] = radius
             state[f"muon.{matrix.name}.momentum"] = momentum
         return state
-
-    @staticmethod
-    def _wide(matrix: Tensor) -> Tensor:
-        return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
