@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
+from isodepth.exchange import CiteCommand, ExportCommand, ImportCommand
 from isodepth.output import Output
 from isodepth.sweep.commands import (
     CollectCommand,
@@ -288,6 +289,9 @@ COMMANDS: dict[str, Any] = {
     "measure": MeasureCommand,
     "status": StatusCommand,
     "collect": CollectCommand,
+    "import": ImportCommand,
+    "export": ExportCommand,
+    "cite": CiteCommand,
     "data": Data,
     "train": Train,
     "generate": Generate,

@@ -55,6 +55,9 @@ def test_fit_leaves_figures_report_and_json(folder):
     for words in ("φ = 0.457", "truncated_bptt: φ = 0.380", "hyperconnections: φ = 0.650"):
         assert words in svg
     assert printed.splitlines()[0] in (out / "report.txt").read_text(encoding="utf-8")
+    # the page and `isodepth cite` cite the same
+    cited = isodepth("cite").stdout.rstrip()
+    assert json.dumps(cited)[1:-1] in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_equivalent_from_a_saved_fit(folder, tmp_path):
@@ -226,6 +229,45 @@ def test_compare_leaves_figures_report_and_json(compared):
     svg = (out / "results" / "delta_phi.svg").read_text(encoding="utf-8")
     for words in ("truncated_bptt less baseline", "coupled, lsq, regressed", "one law, κ·r^φ"):
         assert words in svg
+
+
+def test_runs_go_in_by_a_map_and_out_in_any_kind(tmp_path):
+    (tmp_path / "wandb.csv").write_text(
+        '"Name","State","r","val/loss"\n"a","finished","1","3"\n"b","crashed","2","9"\n'
+    )
+    done = isodepth(
+        "import", "wandb.csv", "--map", "loss=val/loss", "recurrences=r", "--map", "seed=r*1",
+        "--set", "n_once=1e6", "n_rec=2e6", "tokens=1e8", "--out", "runs.parquet", "--json", "-",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["counts"] == {"done": 1, "interrupted": 1} and told["file"] == "runs.parquet"
+    assert told["columns"]["loss"] == "val/loss" and told["columns"]["seed"] == "r*1"
+    assert "1 of 2 runs are kept but not fitted: 1 interrupted" in done.stderr
+    for source, file in (("runs.parquet", "runs.csv"), ("published", "published.jsonl")):
+        assert isodepth("export", source, "--out", file, "--quiet", cwd=tmp_path).returncode == 0
+    assert load_runs(tmp_path / "runs.csv").used["loss"].tolist() == [3.0]
+    assert len(load_runs(tmp_path / "published.jsonl")) == 241
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["import", "runs.csv", "--out", "a.csv"], "nothing gives loss"),
+        (["import", "runs.csv", "--out", "a.txt"], "a.txt: a run table is written to .csv"),
+        (["import", "runs.csv", "--out", "a.csv", "--map", "loss"], "--map loss: write it as"),
+        (["import", "runs.csv", "--out", "a.csv", "--map", "x=a", "x=b"], "--map gives x twice"),
+        (["export", "published", "--out", "a.bib"], "`isodepth cite` prints BibTeX"),
+        (["export", "nothing.csv", "--out", "a.csv"], "nothing.csv: no such file"),
+    ],
+)
+def test_import_and_export_say_what_is_wrong(tmp_path, arguments, words):
+    (tmp_path / "runs.csv").write_text("recurrences,n_once,n_rec,tokens\n1,1e6,0,1e8\n")
+    done = isodepth(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

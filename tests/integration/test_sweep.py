@@ -155,6 +155,9 @@ if width == '16':
     # the trainer's own counts, and none of the model that the plan reckons with
     assert table.loc["baseline-r2-c2e9-w8-s0", "n_rec"] == 50
     assert (table["n_inject"] == 0).all() and "flops_per_token" not in table
+    # an export of the sweep has the failed runs, too, of which there is no record
+    sweeps.isodepth("export", folder, "--out", tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_text() == (folder / "runs.csv").read_text()
 
 
 def test_a_stopped_command_goes_on_from_what_it_kept(tmp_path):

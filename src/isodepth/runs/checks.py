@@ -62,9 +62,9 @@ _ALIASES = {
     "name": "run_id",
     "id": "run_id",
 }
-# float() would also take "1_000", "٣" and "infinity"
+# float() would also take "1_000" and "٣"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_NOT_FINITE = {"nan", "inf", "+inf", "-inf"}
+_NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}
 
 
 def check_columns(table: RawTable) -> list[str]:
@@ -109,22 +109,21 @@ def check_cells(table: RawTable) -> pd.DataFrame:
         cells = _column(table, name)
         if name in NUMERIC:
             parsed = []
-            for cell, place, state in zip(cells, table.places, states, strict=True):
+            for i, (cell, state) in enumerate(zip(cells, states, strict=True)):
                 value, problem = _number(name, cell, state)
                 parsed.append(value)
                 if problem:
-                    problems.append(f"{table.name}, {place}, column {name}: {problem}")
+                    problems.append(f"{table.at(i, name)}: {problem}")
             columns[name] = np.array(parsed, dtype=float)
         elif name in TEXT:
             columns[name] = ["" if cell is None else str(cell) for cell in cells]
         else:
             columns[name] = cells
     if "status" in table.columns:
-        for cell, place in zip(states, table.places, strict=True):
+        for i, cell in enumerate(states):
             if cell is not None and cell not in STATUSES:
                 problems.append(
-                    f"{table.name}, {place}, column status: {_shown(cell)} is not one of "
-                    f"{', '.join(STATUSES)}"
+                    f"{table.at(i, 'status')}: {shown(cell)} is not one of {', '.join(STATUSES)}"
                 )
     if problems:
         raise InputError(problems)
@@ -140,25 +139,27 @@ def _number(name: str, cell: object, state: object) -> tuple[float, str | None]:
     """The cell's value and, where it can't stand in this column, why."""
     rule = NUMERIC[name]
     if cell is None:
-        unfinished = name == "loss" and state not in (None, "done")
+        # a run that didn't end as it should is kept and never fitted: what it lacks does no harm
+        unfinished = name != "recurrences" and state not in (None, "done")
         if rule.required and not unfinished:
             return math.nan, "the cell is empty"
         return math.nan, None
-    value = _value(cell)
+    value = number(cell)
     if value is None:
-        return math.nan, f"{_shown(cell)} is not a number"
+        return math.nan, f"{shown(cell)} is not a number"
     if not math.isfinite(value):
         # a loss that isn't finite is a diverged run, which is kept
-        return math.nan, None if name == "loss" else f"{_shown(cell)} is not a finite number"
+        return math.nan, None if name == "loss" else f"{shown(cell)} is not a finite number"
     if value < 0 or (value == 0 and not rule.zero):
         least = "not be negative" if rule.zero else "be greater than 0"
-        return math.nan, f"{_shown(cell)} must {least}"
+        return math.nan, f"{shown(cell)} must {least}"
     if rule.whole and value != int(value):
-        return math.nan, f"{_shown(cell)} must be a whole number"
+        return math.nan, f"{shown(cell)} must be a whole number"
     return value, None
 
 
-def _value(cell: object) -> float | None:
+def number(cell: object) -> float | None:
+    """A cell as a number, NaN where it is written as not finite; None where it isn't one."""
     if isinstance(cell, str):
         if cell.lower() in _NOT_FINITE:
             return math.nan
@@ -171,7 +172,8 @@ def _value(cell: object) -> float | None:
         return None
 
 
-def _shown(cell: object) -> str:
+def shown(cell: object) -> str:
+    """A cell as a message quotes it."""
     text = repr(cell)
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -182,7 +184,7 @@ def check_rows(table: RawTable, frame: pd.DataFrame) -> None:
 
     def report(mask: object, column: str, say: Callable[[int], str]) -> None:
         for i in np.flatnonzero(np.asarray(mask)):
-            problems.append(f"{table.name}, {table.places[i]}, column {column}: {say(int(i))}")
+            problems.append(f"{table.at(int(i), column)}: {say(int(i))}")
 
     r, n_rec = frame["recurrences"], frame["n_rec"]
     total, tokens = frame["n_once"] + n_rec, frame["tokens"]
@@ -222,10 +224,10 @@ def _check_ids(table: RawTable, frame: pd.DataFrame, problems: list[str]) -> Non
     first: dict[str, int] = {}
     for i, run_id in enumerate(frame["run_id"]):
         if run_id == "":
-            problems.append(f"{table.name}, {table.places[i]}, column run_id: the cell is empty")
+            problems.append(f"{table.at(i, 'run_id')}: the cell is empty")
         elif run_id in first:
             problems.append(
-                f"{table.name}, {table.places[i]}, column run_id: {_shown(run_id)} stands in "
+                f"{table.at(i, 'run_id')}: {shown(run_id)} stands in "
                 f"{table.places[first[run_id]]} already"
             )
         else:
@@ -242,7 +244,7 @@ def _check_unlooped(table: RawTable, frame: pd.DataFrame, problems: list[str]) -
         plain = rows.index[~injected[rows.index]]
         for i in rows.index[injected[rows.index]] if len(plain) else ():
             problems.append(
-                f"{table.name}, {table.places[i]}, column n_inject: {frame['n_inject'][i]:g} at "
+                f"{table.at(i, 'n_inject')}: {frame['n_inject'][i]:g} at "
                 f"recurrences = 1, but {table.places[plain[0]]} of the same recipe"
                 f"{f' ({name})' if name else ''} is unlooped (0)"
             )

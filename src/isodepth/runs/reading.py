@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +26,13 @@ class RawTable:
     rows: list[list[object]]  # cells in the order of `columns`
     places: list[str]  # where each row is, in words: "row 3 (line 4)"
     checksum: str  # SHA-256 of the bytes read
+    origins: dict[str, str] = field(default_factory=dict)  # what the file calls a column, if else
+
+    def at(self, row: int, column: str) -> str:
+        """Where a cell is, in words, as the user's file names it."""
+        origin = self.origins.get(column, column)
+        called = "" if origin == column else f" ({origin})"
+        return f"{self.name}, {self.places[row]}, column {column}{called}"
 
     @classmethod
     def of_frame(cls, frame: pd.DataFrame) -> RawTable:
@@ -51,7 +58,7 @@ def read_table(path: Path, *, name: str) -> RawTable:
 
     Raises InputError for a file that isn't there, can't be read, is of no known kind, or is empty.
     """
-    reader = _READERS.get(path.suffix.lower())
+    reader = READERS.get(path.suffix.lower())
     try:
         if path.is_dir():
             return _read_records(path, name)
@@ -195,7 +202,8 @@ def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-_READERS: dict[str, Callable[[bytes, str], RawTable]] = {
+# from a file's bytes and the name to call it by to its cells
+READERS: dict[str, Callable[[bytes, str], RawTable]] = {
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,

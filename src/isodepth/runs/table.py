@@ -99,6 +99,11 @@ def load_runs(source: str | Path | pd.DataFrame) -> Runs:
         table = read_table(PUBLISHED, name="published")
     else:
         table = read_table(Path(source), name=str(source))
+    return checked(table)
+
+
+def checked(table: RawTable) -> Runs:
+    """Cells as a validated run table. Raises InputError naming every fault."""
     notes = check_columns(table)
     frame = check_cells(table)
     check_rows(table, frame)

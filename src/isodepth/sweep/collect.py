@@ -9,6 +9,7 @@ import pandas as pd
 
 from isodepth.errors import InputError
 from isodepth.runs import Runs, load_runs
+from isodepth.runs.writing import write_runs
 from isodepth.sweep.ledger import Entry, Ledger
 from isodepth.training.record import read_record
 
@@ -58,16 +59,7 @@ def write_table(runs: Runs, folder: Path) -> list[Path]:
 
     Raises InputError where the folder can't be written.
     """
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (PARQUET_FILE, CSV_FILE):
-            partial = folder / f".{name}.writing"
-            if name == PARQUET_FILE:
-                runs.frame.to_parquet(partial, index=False)
-            else:
-                runs.frame.to_csv(partial, index=False)
-            written.append(partial.replace(folder / name))
-    except OSError as error:
-        raise InputError(f"{folder} can't be written: {error.strerror}") from error
+    written = [folder / name for name in (PARQUET_FILE, CSV_FILE)]
+    for file in written:
+        write_runs(runs, file)
     return written
