@@ -167,6 +167,31 @@ class CompareCommand(LawOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportCommand(Output):
+    """The page, the figures and the report again: of a fit, of comparisons, of a sweep as it is."""
+
+    folder: Annotated[
+        Positional[Path],
+        arg(metavar="DIR", help="what `fit --out`, `compare --out`, `measure` or `sweep` wrote"),
+    ]
+
+    def run(self) -> None:
+        from isodepth.report.folder import holds_result, write_again
+        from isodepth.sweep.ledger import PLAN_FILE
+
+        if not holds_result(self.folder) and (self.folder / PLAN_FILE).exists():
+            from isodepth.sweep.measure import measure_again
+
+            with self.fitting() as on_progress:
+                result = measure_again(self.folder, on_progress=on_progress)
+            self.write(result.to_dict())
+        else:
+            self.write({"files": [str(file) for file in write_again(self.folder)]})
+        self.say(f"figures and report: {self.folder}")
+        self.say_page(self.folder)
+
+
+@dataclass(frozen=True, kw_only=True)
 class IsoflopCommand(Common):
     """Parabola minima of every (recipe, r, budget), and whether each is bracketed."""
 
@@ -280,6 +305,7 @@ class EquivalentCommand(Shape, FitOptions):
 COMMANDS: dict[str, Any] = {
     "fit": FitCommand,
     "compare": CompareCommand,
+    "report": ReportCommand,
     "isoflop": IsoflopCommand,
     "equivalent": EquivalentCommand,
     "account": AccountCommand,

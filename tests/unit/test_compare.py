@@ -13,7 +13,7 @@ from isodepth import InputError, account, compare, load_runs
 from isodepth.fitting.problem import Conventions
 from isodepth.recipes.channels import CHANNELS, shapley
 from isodepth.recipes.pair import fit_pair, pair_of
-from isodepth.recipes.result import verdict_of
+from isodepth.recipes.verdict import verdict_of
 
 WIDTHS = (448, 640, 896, 1280)
 LOOPED = (2, 4, 8)

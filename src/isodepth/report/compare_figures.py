@@ -120,7 +120,7 @@ def _interval(
 
 def delta_phi_figure(results: Sequence[Comparison]) -> Figure:
     """Forest plot: Δφ under every choice, a panel a recipe; the comparison's own on top."""
-    found = [_rows(result) for result in results]
+    found = [forest_rows(result) for result in results]
     names = list(dict.fromkeys(name for rows in found for name in rows))
     with style():
         figure = Figure(
@@ -138,7 +138,8 @@ def delta_phi_figure(results: Sequence[Comparison]) -> Figure:
 _Row = tuple[float | None, Interval | None]
 
 
-def _rows(result: Comparison) -> dict[str, _Row]:
+def forest_rows(result: Comparison) -> dict[str, _Row]:
+    """Δφ and its interval under every choice, by name; the comparison's own first."""
     c = result.conventions
     fits = "" if result.method == "separate" else "one law, "
     own = f"as compared: {fits}{c.law}, {c.estimator}, {c.count_injection}"
