@@ -103,13 +103,18 @@ class FitCommand(FitOptions):
 
     runs: RunsArgument
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for figures, the report and fit.json."""
+    """Folder for figures, the page, the report and fit.json."""
+    latex: Annotated[Path | None, arg(metavar="FILE.tex")] = None
+    """File for the law as a LaTeX table (booktabs)."""
 
     def run(self) -> None:
+        from isodepth.report.latex import fit_latex, write_latex
         from isodepth.report.tables import fit_report
         from isodepth.runs import load_runs
 
         result = self.fit(load_runs(self.runs), self.out)
+        if self.latex is not None:
+            write_latex(fit_latex(result), self.latex)
         self.deliver(result.to_dict(), fit_report(result))
         if self.out is not None:
             self.say(f"figures, report and fit.json: {self.out}")
@@ -132,20 +137,23 @@ class CompareCommand(LawOptions):
     sequence_length: int = 2048
     """Tokens in a row, likewise."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for figures, the report and comparison.json."""
+    """Folder for figures, the page, the report and comparison.json."""
+    latex: Annotated[Path | None, arg(metavar="FILE.tex")] = None
+    """File for φ and Δφ as a LaTeX table (booktabs)."""
 
     def run(self) -> None:
         from rich.console import Group
 
         from isodepth.recipes import compare
         from isodepth.report.compare_tables import compare_report
+        from isodepth.report.latex import compare_latex, write_latex
         from isodepth.runs import load_runs
 
         if not self.recipe:
             raise InputError("name at least one recipe with --recipe")
         runs = load_runs(self.runs)
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("json", "quiet", "runs", "recipe", "out"):
+        for name in ("json", "quiet", "runs", "recipe", "out", "latex"):
             del given[name]
         with self.fitting() as on_progress:
             results = [
@@ -160,6 +168,8 @@ class CompareCommand(LawOptions):
                 on_progress("figures", 1.0)
                 text = json.dumps(result, allow_nan=False)
                 write_compare_folder(runs, results, text, self.out)
+        if self.latex is not None:
+            write_latex(compare_latex(results), self.latex)
         self.deliver(result, Group(*(compare_report(r) for r in results)))
         if self.out is not None:
             self.say(f"figures, report and comparison.json: {self.out}")

@@ -232,7 +232,7 @@ def _use(results: Sequence[Comparison]) -> list[dict[str, Any]]:
             i.recipe,
             str(i.width),
             size_text(i.params),
-            f"{i.flops_per_token:.3g}",
+            f"{i.flops_per_token:.2e}",
             f"{i.kv_bytes_per_token / 1024:.0f} KiB",
         ]
         for i in sorted(models, key=lambda i: i.recurrences)

@@ -13,19 +13,21 @@ const safe = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").r
 const unique = list => [...new Set(list)].sort((a, b) => a - b);
 const size = n => n >= 1e9 ? (n / 1e9).toPrecision(3) + "B" : n >= 1e6 ? (n / 1e6).toPrecision(3) + "M" : n.toPrecision(4);
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const root = document.documentElement;
+const isDark = () => dark.matches && !root.classList.contains("printing");
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
 // Okabe and Ito's palette
 const HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 // viridis, whose ends are kept off the paper in light and dark
 const VIRIDIS = [[72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [109, 205, 89], [180, 222, 44], [253, 231, 37]];
 const shade = (i, n) => {
-  const span = dark.matches ? [2, 8] : [0, 6];
+  const span = isDark() ? [2, 8] : [0, 6];
   const at = n > 1 ? span[0] + i / (n - 1) * (span[1] - span[0]) : span[0];
   const k = Math.min(Math.floor(at), 7), t = at - k;
   return "rgb(" + VIRIDIS[k].map((c, j) => Math.round(c + t * (VIRIDIS[k + 1][j] - c))).join(",") + ")";
 };
-const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-const line = () => getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
+const ink = () => getComputedStyle(root).getPropertyValue("--ink").trim();
+const line = () => getComputedStyle(root).getPropertyValue("--line").trim();
 
 function plot(div, traces, layout) {
   const axis = { gridcolor: line(), zerolinecolor: line(), automargin: true };
@@ -43,6 +45,11 @@ const rounds = [...Array(10).keys()].flatMap(k => [1, 3].map(n => n * 10 ** (k +
 const sizes = { type: "log", title: { text: "unique parameters" }, tickvals: rounds, tickangle: 0,
   ticktext: rounds.map(n => n >= 1e9 ? n / 1e9 + "B" : n >= 1e6 ? n / 1e6 + "M" : n / 1e3 + "k") };
 
+function grid(parent, title, id) {
+  make("h3", title, byId(parent));
+  const holder = make("div", undefined, byId(parent));
+  holder.id = id; holder.className = "grid";
+}
 // Every plot's place stands before the first is drawn, since each takes the width that it finds.
 const plots = [];
 function place(holder, draw, height) {
@@ -102,10 +109,8 @@ function curves() {
   show("s-curves");
   legend();
   data.laws.forEach((law, at) => {
-    make("h3", law.recipe, byId("curves"));
-    const holder = make("div", undefined, byId("curves"));
-    holder.id = `law-${at}`; holder.className = "grid";
-    unique(law.runs.r).forEach((r, k) => place(holder.id, div => panel(div, law, at, r, k === 0)));
+    grid("curves", law.recipe, `law-${at}`);
+    unique(law.runs.r).forEach((r, k) => place(`law-${at}`, div => panel(div, law, at, r, k === 0)));
   });
 }
 const redraw = at => plots.filter(p => p.div.parentElement.id === `law-${at}`).forEach(p => p.draw(p.div));
@@ -139,9 +144,9 @@ function profiles() {
       const p = law.profile, ends = law.phi_ci95, phi = law.params.phi;
       const rise = p.objective.map(f => 100 * (f / p.minimum - 1)), top = 100 * (p.threshold / p.minimum - 1);
       const shapes = [vertical(phi, ink()), { type: "line", xref: "paper", x0: 0, x1: 1, y0: top, y1: top, line: { color: ink(), dash: "dot", width: 1 } }];
-      if (ends) shapes.push({ type: "rect", xref: "x", yref: "paper", x0: ends[0], x1: ends[1], y0: 0, y1: 1, fillcolor: "#E69F00", opacity: .25, line: { width: 0 } });
+      if (ends) shapes.push({ type: "rect", xref: "x", yref: "paper", x0: ends[0], x1: ends[1], y0: 0, y1: 1, fillcolor: "#E69F00", opacity: .25, layer: "below", line: { width: 0 } });
       const told = `φ = ${phi.toFixed(3)}` + (ends ? ` [${ends[0].toFixed(3)}, ${ends[1].toFixed(3)}]` : ", no interval");
-      plot(div, [{ x: p.values, y: rise, mode: "lines", line: { color: dark.matches ? "#56B4E9" : "#0072B2", width: 2 }, hovertemplate: "φ %{x:.3f}: +%{y:.2f}%<extra></extra>" }],
+      plot(div, [{ x: p.values, y: rise, mode: "lines", line: { color: isDark() ? "#56B4E9" : "#0072B2", width: 2 }, hovertemplate: "φ %{x:.3f}: +%{y:.2f}%<extra></extra>" }],
         { shapes, title: { text: `${safe(law.recipe)}<br>${told}`, font: { size: 13 } }, margin: { l: 50, r: 10, t: 50, b: 40 }, xaxis: { title: { text: "φ" } }, yaxis: { title: { text: "objective above minimum, %" }, range: [0, 6 * top] } });
     });
   });
@@ -153,7 +158,7 @@ function forests() {
     const rows = f.rows.filter(row => row.value !== null).reverse();
     place("forest", div => {
       const ends = k => rows.map(row => row.ci95 ? Math.abs(row.ci95[k] - row.value) : 0);
-      const colours = rows.map((_, i) => i === rows.length - 1 ? "#D55E00" : dark.matches ? "#56B4E9" : "#0072B2");
+      const colours = rows.map((_, i) => i === rows.length - 1 ? "#D55E00" : isDark() ? "#56B4E9" : "#0072B2");
       // one trace a colour, as the colour of an error bar is its trace's
       const traces = [...new Set(colours)].map(colour => {
         const at = rows.map((_, i) => i).filter(i => colours[i] === colour);
@@ -173,11 +178,12 @@ function forests() {
 const SHARES = { token_budget: ["token budget", HUES[5], ""], capacity: ["capacity (φ)", HUES[4], "/"], other: ["rest of the law", HUES[3], "."] };
 const BAR = .72;
 function channels() {
-  const keys = [...new Set(data.channels.map(c => JSON.stringify([c.recipe, c.r])))];
-  keys.map(key => JSON.parse(key)).forEach(([recipe, r]) => {
+  [...new Set(data.channels.map(c => c.recipe))].forEach((recipe, k) => {
     show("s-channels");
-    place("channels", div => {
-      const at = byId("sizes").value, all = data.channels.filter(c => c.recipe === recipe);
+    grid("channels", recipe, `channels-${k}`);
+    const all = data.channels.filter(c => c.recipe === recipe);
+    unique(all.map(c => c.r)).forEach(r => place(`channels-${k}`, div => {
+      const at = byId("sizes").value;
       const rows = all.filter(c => c.r === r), splits = rows.map(c => c[at]);
       const told = (label, split, name) => `${label} ${split[name].toFixed(4)}` + (split.ci95[name] ? ` [${split.ci95[name].map(x => x.toFixed(4)).join(", ")}]` : "");
       // the end of a share's bar, on which its interval stands: shares of one sign are stacked
@@ -193,15 +199,15 @@ function channels() {
       });
       const bars = names.map(name => {
         const [label, colour, hatch] = SHARES[name];
-        return { type: "bar", x: rows.map((_, i) => i), y: splits.map(s => s[name]), width: BAR, marker: { color: colour, pattern: { shape: hatch, fgcolor: "#333" }, line: { color: ink(), width: .5 } },
+        return { type: "bar", x: rows.map((_, i) => i), y: splits.map(s => s[name]), width: BAR, opacity: isDark() ? .7 : 1, marker: { color: colour, pattern: { shape: hatch, fillmode: "replace", bgcolor: colour, fgcolor: "#333", size: 6 }, line: { color: ink(), width: .5 } },
           hoverinfo: "text", textposition: "none", hovertext: splits.map(s => told(label, s, name)) };
       });
       const lines = names.map((name, k) => whisker(name, (k - 1) * BAR / 4 - BAR / 8, splits.map(s => end(s, k)), { thick: 1, marker: { size: .1, color: ink() } }));
       const whole = { ...whisker("delta_loss", BAR / 2.5, splits.map(s => s.delta_loss), { thick: 2, marker: { symbol: "diamond", size: 8, color: ink() } }),
         hoverinfo: "text", hovertext: splits.map(s => told("change", s, "delta_loss")) };
-      plot(div, [...bars, ...lines, whole], { barmode: "relative", title: { text: `${safe(recipe)}, r = ${r}`, font: { size: 13 } },
+      plot(div, [...bars, ...lines, whole], { barmode: "relative", title: { text: `r = ${r}`, font: { size: 13 } },
         xaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map(c => c.budget.toPrecision(3)), range: [-.6, rows.length - .4], showgrid: false, zeroline: false }, yaxis: { range: [low - pad, high + pad], zerolinecolor: ink() } });
-    });
+    }));
   });
 }
 
@@ -329,19 +335,35 @@ byId("copy").onclick = () => {
 };
 table();
 curves(); profiles(); forests(); channels(); residuals();
-byId("sizes").onchange = () => plots.filter(p => p.div.parentElement.id === "channels").forEach(p => p.draw(p.div));
+byId("sizes").onchange = () => plots.filter(p => p.div.closest("#channels")).forEach(p => p.draw(p.div));
 
 // What the reader sees first is drawn first; the rest, from the top down, when the browser is idle.
 // data-drawn: milliseconds from the start of loading to the last plot.
 const waiting = [...plots];
 const drawNext = () => { const p = waiting.shift(); p.draw(p.div); };
-const drawRest = () => { while (waiting.length) drawNext(); };
 const idle = window.requestIdleCallback ?? (task => setTimeout(() => task({ timeRemaining: () => 0 }), 1));
 function whenIdle(deadline) {
   do if (waiting.length) drawNext(); while (waiting.length && deadline.timeRemaining() > 10);
-  if (waiting.length) idle(whenIdle); else document.documentElement.dataset.drawn = Math.round(performance.now());
+  if (waiting.length) idle(whenIdle); else root.dataset.drawn = Math.round(performance.now());
 }
 while (waiting.length && waiting[0].div.getBoundingClientRect().top < innerHeight) drawNext();
 idle(whenIdle);
-addEventListener("beforeprint", drawRest);
-dark.addEventListener("change", () => { drawRest(); if (budgets.length) legend(); plots.forEach(p => p.draw(p.div)); });
+function drawAll() {
+  waiting.length = 0;
+  if (budgets.length) legend();
+  plots.forEach(p => p.draw(p.div));
+}
+dark.addEventListener("change", drawAll);
+// On paper: light, as wide as the sheet, nothing folded away.
+let folded = [];
+addEventListener("beforeprint", () => {
+  root.classList.add("printing");
+  folded = [...document.querySelectorAll("details:not([open])")];
+  folded.forEach(box => { box.open = true; });
+  drawAll();
+});
+addEventListener("afterprint", () => {
+  root.classList.remove("printing");
+  folded.forEach(box => { box.open = false; });
+  drawAll();
+});
