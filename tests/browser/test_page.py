@@ -254,7 +254,7 @@ def test_a_comparison_shows_verdict_profiles_and_sensitivity(opened, two, tmp_pa
     runs, result = two
     page = opened(write_page(tmp_path, lambda: compare_page(runs, [result], "table.csv"))[0])
     assert f"probe: {result.verdict}" in page.inner_text("#headlines")
-    titles = page.locator("#profile .gtitle").all_inner_texts()
+    titles = page.locator("#profile .gtitle").all_text_contents()
     for title, name, phi in zip(
         titles, ("baseline", "probe"), (result.phi_baseline, result.phi_recipe), strict=True
     ):
