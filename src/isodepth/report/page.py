@@ -275,7 +275,7 @@ def _compare_forest(result: Comparison) -> dict[str, Any]:
     marks: list[dict[str, Any]] = [{"at": 0.0, "label": "no difference"}]
     if result.published:
         shown = result.published.phi_recipe - result.published.phi_baseline
-        marks.append({"at": shown, "label": f"published {shown:+.2f}"})
+        marks.append({"at": shown, "label": f"published {shown:+.2f}".replace("-", "−")})
     return {
         "recipe": f"{result.recipe} less {result.baseline}",
         "of": "Δφ",
