@@ -65,6 +65,38 @@ def sweep(law="additive", noise=0.0, seed=0, multiplicity=None, **shape):
     return load_runs(frame)
 
 
+def loss_at(frame, phi, cost=1.0):
+    t = TRUTH
+    m = np.where(frame["recurrences"] > 1, cost, 1.0) * frame["recurrences"] ** phi
+    n = frame["n_once"] + frame["n_inject"] + m * frame["n_rec"]
+    return t["E"] + t["A"] * n ** -t["alpha"] + t["B"] * frame["tokens"] ** -t["beta"]
+
+
+def truncated(frame):
+    """The same models with gradient through the last half of the passes: cheaper tokens."""
+    frame = frame.copy()
+    frame["flops_per_token"] = [
+        account(width=int(w), recurrences=int(r), backprop_last=-(-int(r) // 2)).flops_per_token
+        for w, r in zip(frame["width"], frame["recurrences"], strict=True)
+    ]
+    frame["tokens"] = frame["budget_flops"] / frame["flops_per_token"]
+    return frame
+
+
+def two_recipes(phi=0.65, noise=0.0, seed=0, cost=1.0, recurrences=(2, 4, 8), cut=True):
+    """A baseline of φ = 0.45 and a probe of another φ, the same law."""
+    base = grid().assign(recipe="baseline")
+    base["loss"] = true_loss(base)
+    probe = grid(recurrences=recurrences).assign(recipe="probe")
+    probe = truncated(probe) if cut else probe
+    probe["loss"] = loss_at(probe, phi, cost)
+    probe["run_id"] = "probe-" + probe["run_id"]
+    frame = pd.concat([base, probe], ignore_index=True)
+    rng = np.random.default_rng(seed)
+    frame["loss"] *= np.exp(noise * rng.normal(size=len(frame)))
+    return load_runs(frame)
+
+
 @pytest.fixture(scope="session")
 def published():
     return load_runs("published")

@@ -104,13 +104,18 @@ class FitCommand(FitOptions):
 
     runs: RunsArgument
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for figures, the report and fit.json."""
+    """Folder for figures, the page, the report and fit.json."""
+    latex: Annotated[Path | None, arg(metavar="FILE.tex")] = None
+    """File for the law as a LaTeX table (booktabs)."""
 
     def run(self) -> None:
+        from isodepth.report.latex import fit_latex, write_latex
         from isodepth.report.tables import fit_report
         from isodepth.runs import load_runs
 
         result = self.fit(load_runs(self.runs), self.out)
+        if self.latex is not None:
+            write_latex(fit_latex(result), self.latex)
         self.deliver(result.to_dict(), fit_report(result))
         if self.out is not None:
             self.say(f"figures, report and fit.json: {self.out}")
@@ -133,20 +138,23 @@ class CompareCommand(LawOptions):
     sequence_length: int = 2048
     """Tokens in a row, likewise."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for figures, the report and comparison.json."""
+    """Folder for figures, the page, the report and comparison.json."""
+    latex: Annotated[Path | None, arg(metavar="FILE.tex")] = None
+    """File for φ and Δφ as a LaTeX table (booktabs)."""
 
     def run(self) -> None:
         from rich.console import Group
 
         from isodepth.recipes import compare
         from isodepth.report.compare_tables import compare_report
+        from isodepth.report.latex import compare_latex, write_latex
         from isodepth.runs import load_runs
 
         if not self.recipe:
             raise InputError("name at least one recipe with --recipe")
         runs = load_runs(self.runs)
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("json", "quiet", "runs", "recipe", "out"):
+        for name in ("json", "quiet", "runs", "recipe", "out", "latex"):
             del given[name]
         with self.fitting() as on_progress:
             results = [
@@ -161,10 +169,37 @@ class CompareCommand(LawOptions):
                 on_progress("figures", 1.0)
                 text = json.dumps(result, allow_nan=False)
                 write_compare_folder(runs, results, text, self.out)
+        if self.latex is not None:
+            write_latex(compare_latex(results), self.latex)
         self.deliver(result, Group(*(compare_report(r) for r in results)))
         if self.out is not None:
             self.say(f"figures, report and comparison.json: {self.out}")
             self.say_page(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportCommand(Output):
+    """The page, the figures and the report again: of a fit, of comparisons, of a sweep as it is."""
+
+    folder: Annotated[
+        Positional[Path],
+        arg(metavar="DIR", help="what `fit --out`, `compare --out`, `measure` or `sweep` wrote"),
+    ]
+
+    def run(self) -> None:
+        from isodepth.report.folder import holds_result, write_again
+        from isodepth.sweep.ledger import PLAN_FILE
+
+        if not holds_result(self.folder) and (self.folder / PLAN_FILE).exists():
+            from isodepth.sweep.measure import measure_again
+
+            with self.fitting() as on_progress:
+                result = measure_again(self.folder, on_progress=on_progress)
+            self.write(result.to_dict())
+        else:
+            self.write({"files": [str(file) for file in write_again(self.folder)]})
+        self.say(f"figures and report: {self.folder}")
+        self.say_page(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +316,7 @@ class EquivalentCommand(Shape, FitOptions):
 COMMANDS: dict[str, Any] = {
     "fit": FitCommand,
     "compare": CompareCommand,
+    "report": ReportCommand,
     "isoflop": IsoflopCommand,
     "equivalent": EquivalentCommand,
     "account": AccountCommand,

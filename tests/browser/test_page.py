@@ -7,9 +7,11 @@ import numpy as np
 import programs
 import pytest
 
-from isodepth import fit, load_runs
+from isodepth import compare, fit, load_runs
 from isodepth.planning.advice import equivalent_to_width
-from isodepth.report.page import compare_page, fit_page, write_page
+from isodepth.recipes.channels import CHANNELS
+from isodepth.report.compare_figures import forest_rows
+from isodepth.report.page import compare_page, fit_page, sweep_page, write_page
 
 pytest.importorskip("plotly")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -60,6 +62,7 @@ def opened(browser):
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("request", lambda r: asked.append(r.url))
         page.goto(path.as_uri())
+        page.wait_for_selector("html[data-drawn]")
         return page
 
     yield go
@@ -78,7 +81,9 @@ def lines(page):
 
 @pytest.fixture(scope="module")
 def written(sweep, fitted, tmp_path_factory):
-    return write_page(tmp_path_factory.mktemp("page"), lambda: fit_page(sweep, fitted))[0]
+    return write_page(
+        tmp_path_factory.mktemp("page"), lambda: fit_page(sweep, fitted, "table.csv")
+    )[0]
 
 
 def test_the_slider_moves_the_law_and_shows_the_refit(opened, written, sweep, fitted):
@@ -122,20 +127,50 @@ def test_hover_names_the_run(opened, written, sweep):
     assert re.match(r"c1e\+18-w\d+-r1", page.text_content("#law-0 .hoverlayer .hovertext"))
 
 
-def test_the_calculator_agrees_with_the_command(opened, written, fitted):
-    page = opened(written)
+def read_size(text):
+    number, unit = re.match(r"([\d.]+)([kMB])", text).groups()
+    return float(number) * {"k": 1e3, "M": 1e6, "B": 1e9}[unit]
+
+
+@pytest.mark.parametrize(
+    ("injection", "lanes", "last", "counting"),
+    [
+        ("linear", 2, None, "once"),
+        ("linear", 2, 3, "regressed"),
+        ("additive", 2, 8, "rec"),
+        ("passthrough", 2, 1, "none"),
+        ("hyperconnections", 2, None, "rec"),
+        ("hyperconnections", 5, 4, "regressed"),
+    ],
+)
+def test_the_calculator_agrees_with_the_command(
+    opened, sweep, tmp_path, injection, lanes, last, counting
+):
+    counted = fit(sweep, bootstrap=0, count_injection=counting)
+    page = opened(write_page(tmp_path, lambda: fit_page(sweep, counted, "table.csv"))[0])
     page.fill("#c-width", "1024")
     page.fill("#c-r", "8")
-    told = equivalent_to_width(fitted, width=1024, recurrences=8)
+    page.select_option("#c-injection", injection)
+    page.fill("#c-last", "" if last is None else str(last))
+    assert page.is_visible("#c-lanes") == (injection == "hyperconnections")
+    if injection == "hyperconnections":
+        page.fill("#c-lanes", str(lanes))
+    told = equivalent_to_width(
+        counted, width=1024, recurrences=8, injection=injection, lanes=lanes, backprop_last=last
+    )
     shown = page.locator("#worth dd").all_inner_texts()
-
-    def read(text):
-        number, unit = re.match(r"([\d.]+)([MB])", text).groups()
-        return float(number) * {"M": 1e6, "B": 1e9}[unit]
-
     wanted = (told.unique_params, told.equivalent_params.value, told.same_cost_params)
-    assert [read(t) for t in shown[:3]] == pytest.approx(wanted, rel=5e-3)
+    assert [read_size(t) for t in shown[:3]] == pytest.approx(wanted, rel=5e-3)
     assert float(shown[3]) == pytest.approx(told.flops_per_token, rel=1e-3)
+
+
+def test_the_calculator_says_what_can_not_be(opened, written):
+    page = opened(written)
+    page.fill("#c-r", "3")
+    assert "divides depth − 4" in page.inner_text("#worth")
+    page.fill("#c-r", "4")
+    page.fill("#c-last", "5")
+    assert "no more passes with gradient" in page.inner_text("#worth")
 
 
 def test_the_table_searches_and_sorts(opened, written):
@@ -157,7 +192,7 @@ def test_text_of_a_run_table_is_only_text(opened, sweep, tmp_path):
     frame.to_csv(path, index=False)
     runs = load_runs(path)
     shown = fit(runs, bootstrap=0)
-    page = opened(write_page(tmp_path, lambda: fit_page(runs, shown))[0])
+    page = opened(write_page(tmp_path, lambda: fit_page(runs, shown, "table.csv"))[0])
     dot = page.locator("#law-0 .plot").nth(0).locator("path.point").first
     dot.scroll_into_view_if_needed()
     box = dot.bounding_box()
@@ -169,17 +204,114 @@ def test_text_of_a_run_table_is_only_text(opened, sweep, tmp_path):
     assert page.locator("main img, main a, svg a, main script").count() == 0
 
 
-def test_a_comparison_has_its_channels(opened, published, tmp_path):
-    from isodepth.recipes import compare
+@pytest.fixture(scope="module")
+def two():
+    runs = conftest.two_recipes(noise=0.002)
+    return runs, compare(runs, recipe="probe", bootstrap=50)
 
-    runs = published
-    result = compare(runs, baseline="baseline", recipe="hyperconnections", bootstrap=50)
-    page = opened(write_page(tmp_path, lambda: compare_page(runs, [result]))[0])
-    total = page.evaluate(
-        "[...document.querySelectorAll('#channels .plot')].map(d => d.data.reduce("
-        "(s, t) => s + t.y.reduce((a, b) => a + b, 0), 0)).reduce((a, b) => a + b, 0)"
+
+def traces(page, holder):
+    return page.evaluate(
+        "holder => [...document.querySelectorAll(`${holder} .plot`)].map(d => d.data.map(t => ({"
+        "type: t.type, x: [...t.x], y: [...t.y], above: t.error_y && [...t.error_y.array],"
+        "below: t.error_y && [...t.error_y.arrayminus]})))",
+        holder,
     )
-    assert total == pytest.approx(sum(c.optimal.delta_loss for c in result.channels))
-    assert page.locator("#forest .point").count() == len(
-        [a for a in result.sensitivity if a.delta_phi is not None]
+
+
+def test_a_comparison_shows_every_share_with_its_interval(opened, two, tmp_path):
+    runs, result = two
+    page = opened(write_page(tmp_path, lambda: compare_page(runs, [result], "table.csv"))[0])
+    for sizes in ("optimal", "equal_size"):
+        page.select_option("#sizes", sizes)
+        panels = traces(page, "#channels")
+        assert len(panels) == 3
+        for r, panel in zip((2, 4, 8), panels, strict=True):
+            splits = [getattr(c, sizes) for c in result.channels if c.recurrences == r]
+            bars, whiskers = panel[:3], panel[3:]
+            for name, bar in zip(CHANNELS, bars, strict=True):
+                assert bar["type"] == "bar"
+                assert bar["y"] == pytest.approx([getattr(s, name) for s in splits])
+            assert whiskers[3]["y"] == pytest.approx([s.delta_loss for s in splits])
+            for name, whisker in zip((*CHANNELS, "delta_loss"), whiskers, strict=True):
+                high = [s.ci95[name][1] - getattr(s, name) for s in splits]
+                low = [getattr(s, name) - s.ci95[name][0] for s in splits]
+                assert whisker["above"] == pytest.approx(high)
+                assert whisker["below"] == pytest.approx(low)
+            # shares of one sign stand on each other, and a whisker on its share's end
+            ends = [whisker["y"] for whisker in whiskers[:3]]
+            for i, split in enumerate(splits):
+                falls = [getattr(split, n) for n in CHANNELS if getattr(split, n) < 0]
+                assert min(end[i] for end in ends) == pytest.approx(sum(falls))
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('#channels .plot')].map(d => "
+        "d.querySelectorAll('.errorbar').length)"
     )
+    assert drawn == [12, 12, 12]
+
+
+def test_a_comparison_shows_verdict_profiles_and_sensitivity(opened, two, tmp_path):
+    runs, result = two
+    page = opened(write_page(tmp_path, lambda: compare_page(runs, [result], "table.csv"))[0])
+    assert f"probe: {result.verdict}" in page.inner_text("#headlines")
+    titles = page.locator("#profile .gtitle").all_text_contents()
+    for title, name, phi in zip(
+        titles, ("baseline", "probe"), (result.phi_baseline, result.phi_recipe), strict=True
+    ):
+        low, high = result.ci95[f"phi_{'baseline' if name == 'baseline' else 'recipe'}"]
+        assert f"φ = {phi:.3f} [{low:.3f}, {high:.3f}]" in title
+    rows = [value for value, _ in forest_rows(result).values() if value is not None]
+    assert page.locator("#forest .point").count() == len(rows)
+    assert page.locator("#forest .xerror").count() == len(rows)
+
+
+def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two, tmp_path):
+    runs, result = two
+    page = opened(write_page(tmp_path, lambda: compare_page(runs, [result], "table.csv"))[0])
+    page.emulate_media(color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.plot')].every(d => d.querySelector('.main-svg')"
+        " && d.getBoundingClientRect().right <= 720 && d._fullLayout.width <= 700"
+        " && d._fullLayout.font.color === '#1b1b1b')"
+    )
+    assert page.locator("details:not([open])").count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.plot')].every(d => d._fullLayout.font.color !== '#1b1b1b')"
+    )
+    assert page.locator("details[open]").count() == 0
+
+
+def test_a_long_table_says_where_the_rest_is(opened, tmp_path):
+    frame = conftest.sweep(noise=0.002, widths=range(256, 256 + 64 * 10, 64)).frame
+    runs = load_runs(frame)
+    page = opened(
+        write_page(tmp_path, lambda: fit_page(runs, fit(runs, bootstrap=0), "table.csv"))[0]
+    )
+    assert page.locator("#runs tbody tr").count() == 100
+    assert page.inner_text("#count") == (
+        "120 of 120 runs, the first 100 shown; all of them: table.csv, in this page's folder"
+    )
+    page.click("#more")
+    assert page.locator("#runs tbody tr").count() == 120
+    assert page.inner_text("#count") == "120 of 120 runs"
+
+
+def test_a_sweep_without_a_fit_shows_its_runs(opened, sweep, tmp_path):
+    content = sweep_page(
+        sweep,
+        [],
+        [],
+        "runs.csv",
+        title="Sweep tiny",
+        said=["1 of 48 runs are done"],
+        trust=["nothing is measured"],
+        command=["isodepth", "report", "a folder"],
+    )
+    page = opened(write_page(tmp_path, lambda: content)[0])
+    assert "1 of 48 runs are done" in page.inner_text("#headlines")
+    assert page.locator("#runs tbody tr").count() == 48
+    assert "isodepth report 'a folder'" in page.inner_text("#made")
+    for section in ("curves", "profile", "forest", "channels", "residuals", "calculator"):
+        assert not page.is_visible(f"#s-{section}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from isodepth import load_runs
+from isodepth.recipes import Comparison
 
 PNG = b"\x89PNG"
 
@@ -48,7 +50,7 @@ def test_fit_leaves_figures_report_and_json(folder):
         for f in ("isoflop", "predicted", "residuals", "profile")
         for e in ("svg", "pdf", "png")
     }
-    assert names == figures | {"fit.json", "report.txt", "report.html"}
+    assert names == figures | {"fit.json", "report-runs.csv", "report.txt", "report.html"}
     assert (out / "isoflop.png").read_bytes().startswith(PNG)
     assert (out / "isoflop.pdf").read_bytes().startswith(b"%PDF")
     svg = (out / "isoflop.svg").read_text(encoding="utf-8")
@@ -195,7 +197,8 @@ def compared(tmp_path_factory):
         "published",
         *("--baseline", "baseline"),
         *("--recipe", "truncated_bptt", "--recipe", "hyperconnections"),
-        *("--bootstrap", "50", "--out", out / "results", "--json", out / "all.json"),
+        *("--count-injection", "regressed", "--bootstrap", "200"),
+        *("--out", out / "results", "--json", out / "all.json", "--latex", out / "all.tex"),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, out
@@ -219,7 +222,7 @@ def test_compare_leaves_figures_report_and_json(compared):
     _, out = compared
     names = {p.name for p in (out / "results").iterdir()}
     figures = {f"{f}.{e}" for f in ("channels", "delta_phi") for e in ("svg", "pdf", "png")}
-    assert names == figures | {"comparison.json", "report.txt", "report.html"}
+    assert names == figures | {"comparison.json", "report-runs.csv", "report.txt", "report.html"}
     data = json.loads((out / "all.json").read_text())
     assert data == json.loads((out / "results" / "comparison.json").read_text())
     truncated, lanes = data["comparisons"]
@@ -270,6 +273,74 @@ def test_import_and_export_say_what_is_wrong(tmp_path, arguments, words):
     assert "Traceback" not in done.stderr
 
 
+def test_published_signs_and_values(compared):
+    truncated, lanes = Comparison.load_all(compared[1] / "all.json")
+    assert truncated.phi_baseline == pytest.approx(0.46, abs=0.005)
+    assert truncated.phi_recipe == pytest.approx(0.38, abs=0.005)
+    assert truncated.delta_phi < 0
+    assert truncated.verdict.startswith("not resolved by these runs: ")
+    assert lanes.phi_recipe == pytest.approx(0.65, abs=0.005)
+    assert lanes.verdict.startswith("raises φ under these assumptions; not resolved with a cost")
+    assert lanes.published.phi_recipe == 0.65
+    # the loss falls under truncation because tokens are cheaper, not because φ is higher
+    assert all(c.optimal.token_budget < 0 < c.optimal.capacity for c in truncated.channels)
+    assert all(c.optimal.delta_loss < 0 for c in truncated.channels)
+    assert any("looping truncated_bptt at all costs a factor κ" in w for w in truncated.warnings)
+
+
+def test_sensitivity_shows_every_choice(compared):
+    rows = Comparison.load_all(compared[1] / "all.json")[0].sensitivity
+    grid_rows = [a for a in rows if (a.method, a.borrowed) == ("separate", "own budgets")]
+    assert len({(a.law, a.estimator, a.count_injection) for a in grid_rows}) == 16
+    phis = [a.phi_recipe for a in grid_rows]
+    assert min(phis) < 0.37
+    assert max(phis) > 0.43
+    every = next(a for a in rows if a.borrowed == "all budgets")
+    assert every.phi_recipe == pytest.approx(0.355, abs=0.002)
+    assert [a.method for a in rows].count("joint") == 1
+
+
+def test_report_draws_a_folder_again_wherever_it_is(folder, compared, tmp_path):
+    for name, source in (("fit", folder[1]), ("compared", compared[1] / "results")):
+        moved = tmp_path / name
+        shutil.copytree(source, moved)
+        kept = {"fit.json", "comparison.json", "report-runs.csv"}
+        for file in moved.iterdir():
+            if file.name not in kept:
+                file.unlink()
+        done = isodepth("report", moved, "--json", tmp_path / "files.json")
+        assert done.returncode == 0, done.stderr
+        assert {f.name for f in moved.iterdir()} == {f.name for f in source.iterdir()}
+        for file in ("report.html", "report.txt"):
+            assert (moved / file).read_bytes() == (source / file).read_bytes()
+        listed = json.loads((tmp_path / "files.json").read_text())["files"]
+        assert {Path(f).name for f in listed} | kept >= {f.name for f in moved.iterdir()}
+
+
+def test_report_says_why_it_can_not(folder, compared, tmp_path):
+    def refused(out):
+        done = isodepth("report", out)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "holds nothing to report" in refused(tmp_path)
+    assert "holds nothing to report" in refused(tmp_path / "nowhere")
+    shutil.copy(folder[1] / "fit.json", tmp_path)
+    assert "report-runs.csv is missing" in refused(tmp_path)
+    table = (folder[1] / "report-runs.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "report-runs.csv").write_text("".join(table[:1] + table[2:]))
+    assert "does not hold the runs that were fitted" in refused(tmp_path)
+    shutil.copy(compared[1] / "results" / "comparison.json", tmp_path)
+    assert "holds a fit and comparisons" in refused(tmp_path)
+
+
+def test_compare_writes_a_latex_table(compared):
+    text = (compared[1] / "all.tex").read_text(encoding="utf-8")
+    assert r"truncated\_bptt & 82 & $0.381$" in text
+    assert r"hyperconnections: raises $\varphi$ under these assumptions" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -289,7 +360,7 @@ def test_compare_says_what_is_wrong(arguments, words):
 def test_help_names_every_command():
     done = isodepth("--help")
     assert done.returncode == 0
-    for command in ("fit", "compare", "isoflop", "equivalent", "account"):
+    for command in ("fit", "compare", "report", "isoflop", "equivalent", "account"):
         assert command in done.stdout
 
 

@@ -5,68 +5,26 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TRUTH, grid, true_loss
+from conftest import TRUTH, true_loss, two_recipes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isodepth import InputError, account, compare, load_runs
 from isodepth.fitting.problem import Conventions
 from isodepth.recipes.channels import CHANNELS, shapley
-from isodepth.recipes.pair import fit_pair, pair_of
-from isodepth.recipes.result import verdict_of
-
-WIDTHS = (448, 640, 896, 1280)
-LOOPED = (2, 4, 8)
-
-
-def loss_at(frame, phi, cost=1.0):
-    t = TRUTH
-    m = np.where(frame["recurrences"] > 1, cost, 1.0) * frame["recurrences"] ** phi
-    n = frame["n_once"] + frame["n_inject"] + m * frame["n_rec"]
-    return t["E"] + t["A"] * n ** -t["alpha"] + t["B"] * frame["tokens"] ** -t["beta"]
-
-
-def truncated(frame):
-    """The same models with gradient through the last half of the passes: cheaper tokens."""
-    frame = frame.copy()
-    frame["flops_per_token"] = [
-        account(width=int(w), recurrences=int(r), backprop_last=-(-int(r) // 2)).flops_per_token
-        for w, r in zip(frame["width"], frame["recurrences"], strict=True)
-    ]
-    frame["tokens"] = frame["budget_flops"] / frame["flops_per_token"]
-    return frame
-
-
-def two_recipes(phi=0.65, noise=0.0, seed=0, cost=1.0, recurrences=LOOPED, cut=True):
-    """A baseline of φ = 0.45 and a probe of another φ, the same law."""
-    base = grid(widths=WIDTHS).assign(recipe="baseline")
-    base["loss"] = true_loss(base)
-    probe = grid(widths=WIDTHS, recurrences=recurrences).assign(recipe="probe")
-    probe = truncated(probe) if cut else probe
-    probe["loss"] = loss_at(probe, phi, cost)
-    probe["run_id"] = "probe-" + probe["run_id"]
-    frame = pd.concat([base, probe], ignore_index=True)
-    rng = np.random.default_rng(seed)
-    frame["loss"] *= np.exp(noise * rng.normal(size=len(frame)))
-    return load_runs(frame)
+from isodepth.recipes.pair import Cost, fit_pair, pair_of
+from isodepth.recipes.result import Alternative, Comparison
+from isodepth.recipes.verdict import qualified, verdict_of
 
 
 @pytest.fixture(scope="module")
 def probed():
-    return compare(two_recipes(noise=0.001), recipe="probe", bootstrap=200)
+    return compare(two_recipes(noise=0.001), recipe="probe", bootstrap=100)
 
 
 @pytest.fixture(scope="module")
 def exact():
     return compare(two_recipes(), recipe="probe", bootstrap=0)
-
-
-@pytest.fixture(scope="module")
-def shipped(published):
-    return {
-        recipe: compare(published, recipe=recipe, count_injection="regressed", bootstrap=200)
-        for recipe in ("truncated_bptt", "hyperconnections")
-    }
 
 
 @pytest.mark.parametrize("method", ["separate", "joint"])
@@ -191,33 +149,6 @@ def test_identical_recipes_differ_in_nothing():
                 assert getattr(split, name) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_published_signs_and_values(shipped):
-    truncated, lanes = shipped["truncated_bptt"], shipped["hyperconnections"]
-    assert truncated.phi_baseline == pytest.approx(0.46, abs=0.005)
-    assert truncated.phi_recipe == pytest.approx(0.38, abs=0.005)
-    assert truncated.delta_phi < 0
-    assert truncated.verdict.startswith("not resolved by these runs: ")
-    assert lanes.phi_recipe == pytest.approx(0.65, abs=0.005)
-    assert lanes.verdict == "raises φ"
-    assert lanes.published.phi_recipe == 0.65
-    # the loss falls under truncation because tokens are cheaper, not because φ is higher
-    assert all(c.optimal.token_budget < 0 < c.optimal.capacity for c in truncated.channels)
-    assert all(c.optimal.delta_loss < 0 for c in truncated.channels)
-    assert any("looping truncated_bptt at all costs a factor κ" in w for w in truncated.warnings)
-
-
-def test_sensitivity_shows_every_choice(shipped):
-    rows = shipped["truncated_bptt"].sensitivity
-    grid_rows = [a for a in rows if (a.method, a.borrowed) == ("separate", "own budgets")]
-    assert len({(a.law, a.estimator, a.count_injection) for a in grid_rows}) == 16
-    phis = [a.phi_recipe for a in grid_rows]
-    assert min(phis) < 0.37
-    assert max(phis) > 0.43
-    every = next(a for a in rows if a.borrowed == "all budgets")
-    assert every.phi_recipe == pytest.approx(0.355, abs=0.002)
-    assert [a.method for a in rows].count("joint") == 1
-
-
 def test_contract_of_the_json(probed):
     data = json.loads(probed.to_json())
     names = "baseline recipe phi_baseline phi_recipe delta_phi channels verdict inference"
@@ -231,9 +162,21 @@ def test_contract_of_the_json(probed):
     assert "raises φ" in probed.report()
 
 
+def test_a_comparison_is_read_back_as_it_was(probed, tmp_path):
+    one, several, other = (tmp_path / name for name in ("one.json", "all.json", "other.json"))
+    one.write_text(probed.to_json())
+    assert Comparison.load_all(one) == [probed]
+    several.write_text(json.dumps({"comparisons": [probed.to_dict(), probed.to_dict()]}))
+    assert Comparison.load_all(several) == [probed, probed]
+    for text in ("{", "[]", "{}", json.dumps(probed.to_dict() | {"format": 99})):
+        other.write_text(text)
+        with pytest.raises(InputError, match="is not a comparison written by"):
+            Comparison.load_all(other)
+
+
 def test_same_seed_same_numbers(probed):
     runs = two_recipes(noise=0.001)
-    assert compare(runs, recipe="probe", bootstrap=200).to_json() == probed.to_json()
+    assert compare(runs, recipe="probe", bootstrap=100).to_json() == probed.to_json()
     pair = pair_of(runs, "baseline", "probe", Conventions())
     assert (pair.draw(50, 3) != pair.draw(50, 4)).any()
 
@@ -255,6 +198,56 @@ def test_verdicts_are_bound_to_the_interval(delta, ci95, words, more):
     said, count = verdict_of(delta, ci95, 100, {"recipe": "one width"})
     assert said.startswith(words)
     assert count == more
+
+
+def other(ci95):
+    return Alternative(
+        method="separate",
+        law="additive",
+        estimator="lsq",
+        count_injection="once",
+        borrowed="own runs",
+        phi_baseline=0.4,
+        phi_recipe=0.5,
+        delta_phi=0.1,
+        ci95=ci95,
+    )
+
+
+def looping(ends, gain):
+    return Cost(kappa=1.3, kappa_ci95=None, delta_phi=0.0, delta_phi_ci95=ends, bic_gain=gain)
+
+
+ABOVE, ABOUT, BELOW = (0.1, 0.3), (-0.1, 0.2), (-0.3, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ci95", "cost", "others", "words"),
+    [
+        ("raises φ", ABOVE, None, [], ""),
+        ("raises φ", ABOVE, looping(ABOVE, 50), [ABOVE, None], ""),
+        ("raises φ", ABOVE, looping(ABOUT, 9), [ABOVE], ""),  # κ is not asked for
+        (
+            "raises φ",
+            ABOVE,
+            looping(ABOUT, 46),
+            [ABOVE, ABOUT, ABOUT, BELOW, None],
+            " under these assumptions; not resolved with a cost of looping κ, which these runs ask "
+            "for (BIC lower by 46); lowers φ under 1 of 4 choices of law, estimator, counting and "
+            "method; not resolved under 2 of 4 choices of law, estimator, counting and method",
+        ),
+        (
+            "not resolved by these runs: 7 more runs like these would",
+            ABOUT,
+            looping(ABOVE, 99),
+            [ABOUT],
+            "; raises φ with a cost of looping κ, which these runs ask for (BIC lower by 99)",
+        ),
+        ("no interval, so no verdict", None, looping(None, 99), [None], ""),
+    ],
+)
+def test_a_verdict_says_which_choices_change_it(verdict, ci95, cost, others, words):
+    assert qualified(verdict, ci95, cost, [other(o) for o in others]) == verdict + words
 
 
 def test_a_recipe_that_can_not_be_told_gets_no_number():

@@ -124,7 +124,7 @@ def fit(
         ci95=ci95,
         interval_method=_method(problem, resamples),
         n_resamples=bootstrap,
-        profile_phi=None if curve is None else _profile_dict(curve),
+        profile_phi=None if curve is None else curve.to_dict(),
         r2=_r2(loss, drawn) if problem.n > best.theta.size else None,
         rmse=float(np.sqrt(((loss - drawn) ** 2).mean())),
         objective=best.objective,
@@ -201,15 +201,6 @@ def _profile(
     if resamples:
         error = max(error, resamples.standard_error(resamples.theta[:, len(problem.law.shape)]))
     return profile(problem, best, "phi", error)
-
-
-def _profile_dict(curve: Profile) -> dict[str, object]:
-    return {
-        "ci95": list(curve.interval),
-        "values": curve.values.tolist(),
-        "objective": curve.objective.tolist(),
-        "threshold": curve.threshold,
-    }
 
 
 def _sensitivity(

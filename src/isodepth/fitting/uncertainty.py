@@ -95,6 +95,15 @@ class Profile:
     threshold: float  # the objective up to which a value lies in the 95% interval
     interval: tuple[float | None, float | None]  # None: the profile never rises that high
 
+    def to_dict(self) -> dict[str, object]:
+        """What `fit --json` holds of it."""
+        return {
+            "ci95": list(self.interval),
+            "values": self.values.tolist(),
+            "objective": self.objective.tolist(),
+            "threshold": self.threshold,
+        }
+
 
 def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float) -> Profile:
     """Profile one θ over six standard errors on either side.

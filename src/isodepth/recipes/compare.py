@@ -28,7 +28,8 @@ from isodepth.recipes.pair import (
     fit_pair,
     pair_of,
 )
-from isodepth.recipes.result import Alternative, Comparison, Published, verdict_of
+from isodepth.recipes.result import Alternative, Comparison, Published
+from isodepth.recipes.verdict import VERDICTS, qualified, sign_of, verdict_of
 from isodepth.runs import Runs, load_runs
 from isodepth.runs.table import BASELINE
 
@@ -39,7 +40,6 @@ PUBLISHED = {
 }
 DEFAULT_METHOD: Method = "separate"
 _SENSITIVITY_RESAMPLES = 200
-_BIC = 10.0  # "very strong" evidence (Kass & Raftery 1995)
 _FEW_GROUPS = 21  # the smallest count at which the coverage of Δφ was measured
 
 Progress = Callable[[str, float], None]
@@ -107,6 +107,7 @@ def compare(
     phis, ci95 = _numbers(sides)
     delta = None if None in phis else sides.delta
     verdict, more = verdict_of(delta, ci95["delta_phi"], pair.both.n, sides.missing)
+    verdict = qualified(verdict, ci95["delta_phi"], cost, rows)
     used: list[Inference] = []
     left_out: list[str] = []
     for name, problem, which in (
@@ -271,7 +272,7 @@ def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[str]:
     if result.delta_phi is None:
         return said
     cost = result.cost
-    if cost and cost.bic_gain > _BIC:
+    if cost and cost.asked_for:
         verb = "costs" if cost.kappa < 1 else "gains"
         said.append(
             f"r^φ is not the whole difference: looping {result.recipe} at all {verb} a factor κ = "
@@ -303,22 +304,15 @@ def _survival(result: Comparison) -> list[str]:
     told = [a for a in result.sensitivity if a.delta_phi is not None and a.ci95 is not None]
     if not told:
         return []
-    words = {1: "raises φ", -1: "lowers φ", 0: "not resolved"}
-    counted = {k: sum(_sign(a.ci95) == k for a in told) for k in words}
+    counted = {k: sum(sign_of(a.ci95) == k for a in told) for k in VERDICTS}
     if max(counted.values()) == len(told):
         return []
-    listed = ", ".join(f"{words[k]} in {n}" for k, n in counted.items() if n)
+    listed = ", ".join(f"{VERDICTS[k]} in {n}" for k, n in counted.items() if n)
     values = [a.delta_phi for a in told if a.delta_phi is not None]
     return [
         f"the verdict leans on the choices: of {len(told)} combinations tried, {listed}; Δφ runs "
         f"from {min(values):+.3f} to {max(values):+.3f}"
     ]
-
-
-def _sign(ci95: Interval | None) -> int:
-    if ci95 is None:
-        return 0
-    return 1 if ci95[0] > 0 else -1 if ci95[1] < 0 else 0
 
 
 def _ends(interval: Interval | None, form: str) -> str:

@@ -30,6 +30,7 @@ from isodepth.runs import Runs
 Method = Literal["separate", "joint"]
 _PHI = ("phi_baseline", "phi_recipe")
 _COST = "log_cost"
+_BIC = 10.0  # "very strong" evidence (Kass & Raftery 1995)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +297,12 @@ class Cost:
     kappa_ci95: tuple[float, float] | None
     delta_phi: float  # of the fit with κ: slope among the recipe's r > 1, less the baseline's φ
     delta_phi_ci95: tuple[float, float] | None
-    bic_gain: float  # BIC without κ less BIC with it, by least squares; above 10 the runs ask for κ
+    bic_gain: float  # BIC without κ less BIC with it, by least squares
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether the runs ask for κ."""
+        return self.bic_gain > _BIC
 
 
 def cost_of(pair: Pair, without: Array, weights: Array | None) -> Cost | None:

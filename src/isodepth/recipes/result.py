@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from math import ceil, isfinite
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
+from isodepth.errors import InputError
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Interval
-from isodepth.recipes.channels import Channel
+from isodepth.recipes.channels import Channel, Optimum, Split
 from isodepth.recipes.inference import Inference
 from isodepth.recipes.pair import Cost, Method
 
@@ -88,6 +90,21 @@ class Comparison:
         """JSON text."""
         return json.dumps(self.to_dict(), allow_nan=False)
 
+    @classmethod
+    def load_all(cls, path: str | Path) -> list[Comparison]:
+        """Every comparison of a file that `compare --json` wrote. Raises InputError for others."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} can't be read as a comparison: {error}") from error
+        try:
+            data = json.loads(text)
+            return [_comparison(one) for one in data.get("comparisons", [data])]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path} is not a comparison written by `isodepth compare --json`"
+            ) from error
+
     def report(self) -> str:
         """The report that `isodepth compare` prints, as plain text."""
         from isodepth.report.compare_tables import compare_report
@@ -108,32 +125,50 @@ def _channel(channel: Channel) -> dict[str, object]:
     }
 
 
-def verdict_of(
-    delta: float | None, ci95: Interval | None, n_runs: int, missing: dict[str, str]
-) -> tuple[str, int | None]:
-    """The verdict in words, and how many more runs would resolve Δφ.
+def _comparison(data: dict[str, Any]) -> Comparison:
+    """What `to_dict` made, read back."""
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']!r}")
+    delta: dict[str, Any] = data["delta_phi"]
+    made: dict[str, Any] = {f.name: data[f.name] for f in fields(Comparison) if f.name in data}
+    made |= {
+        "conventions": _made(Conventions, data),
+        "delta_phi": delta["value"],
+        "ci95": _intervals(data["ci95"] | {"delta_phi": delta["ci95"]}),
+        "channels": tuple(
+            Channel(
+                budget_flops=c["budget_flops"],
+                recurrences=c["recurrences"],
+                baseline=_made(Optimum, c["optimum_baseline"]),
+                recipe=_made(Optimum, c["optimum_recipe"]),
+                optimal=_made(Split, c),
+                equal_size=_made(Split, c["equal_size"]),
+            )
+            for c in data["channels"]
+        ),
+        "inference": tuple(_made(Inference, i) for i in data["inference"]),
+        "cost": data["cost"] and _made(Cost, data["cost"]),
+        "sensitivity": tuple(_made(Alternative, a) for a in data["sensitivity"]),
+        "published": data["published"] and _made(Published, data["published"]),
+        "assumptions": tuple(data["assumptions"]),
+        "warnings": tuple(data["warnings"]),
+    }
+    return Comparison(**made)
 
-    The interval is taken to narrow as 1/√n, n the runs compared, at the Δφ found: it leaves 0 out
-    once n has grown by (half its width / Δφ)².
-    """
-    if delta is None:
-        why = next(iter(missing.values()), "no φ")
-        return f"not identified by these runs: {why}", None
-    if ci95 is None:
-        return "no interval, so no verdict: compare again with --bootstrap", None
-    low, high = ci95
-    if low > 0:
-        return "raises φ", None
-    if high < 0:
-        return "lowers φ", None
-    growth = ((high - low) / 2 / abs(delta)) ** 2 if delta else float("inf")
-    if not isfinite(growth) or growth > MOST:
-        return (
-            f"not resolved by these runs: the difference is so small that more than {MOST} times "
-            "as many would be needed"
-        ), None
-    more = max(1, ceil(n_runs * (growth - 1)))
-    return f"not resolved by these runs: {more} more runs like these would", more
+
+def _made(kind: type[Any], data: dict[str, Any]) -> Any:
+    """A frozen dataclass of plain values and intervals from its JSON."""
+    values = {f.name: data[f.name] for f in fields(kind)}
+    return kind(**_intervals(values))
 
 
-MOST = 100  # times as many runs, beyond which a number of runs is no advice
+def _intervals(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with every pair of numbers a tuple again."""
+    return {
+        name: tuple(value)
+        if isinstance(value, list)
+        else _intervals(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in values.items()
+    }

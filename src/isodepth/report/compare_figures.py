@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from isodepth.fitting.result import Interval
 from isodepth.recipes.channels import CHANNELS, Channel
@@ -115,12 +116,14 @@ def _interval(
     """A 95% interval of `value` drawn about the end of its bar."""
     if ci95 is not None:
         low, high = end + ci95[0] - value, end + ci95[1] - value
-        axes.plot([x, x], [low, high], color=colour, lw=width, zorder=3)
+        # a white edge, so that it is seen on the hatched bars
+        edge = [withStroke(linewidth=width + 1.2, foreground="white")]
+        axes.plot([x, x], [low, high], color=colour, lw=width, zorder=3, path_effects=edge)
 
 
 def delta_phi_figure(results: Sequence[Comparison]) -> Figure:
     """Forest plot: Δφ under every choice, a panel a recipe; the comparison's own on top."""
-    found = [_rows(result) for result in results]
+    found = [forest_rows(result) for result in results]
     names = list(dict.fromkeys(name for rows in found for name in rows))
     with style():
         figure = Figure(
@@ -138,7 +141,8 @@ def delta_phi_figure(results: Sequence[Comparison]) -> Figure:
 _Row = tuple[float | None, Interval | None]
 
 
-def _rows(result: Comparison) -> dict[str, _Row]:
+def forest_rows(result: Comparison) -> dict[str, _Row]:
+    """Δφ and its interval under every choice, by name; the comparison's own first."""
     c = result.conventions
     fits = "" if result.method == "separate" else "one law, "
     own = f"as compared: {fits}{c.law}, {c.estimator}, {c.count_injection}"
@@ -155,7 +159,7 @@ def _forest(axes: Axes, result: Comparison, rows: dict[int, _Row]) -> None:
     if result.published:
         shown = result.published.phi_recipe - result.published.phi_baseline
         axes.axvline(shown, color=COLOURS[3], lw=1.0, ls="--")
-        title += f"\n(dashed: published, {shown:+.2f})"
+        title += f"\n(dashed: published, {shown:+.2f})".replace("-", "−")
     for at, (value, ci95) in rows.items():
         first = at == min(rows)
         colour = COLOURS[2] if first else COLOURS[1]

@@ -1,8 +1,10 @@
-"""The folder of a fit or of comparisons: JSON, report.txt, report.html and the figures."""
+"""The folder of a fit or of comparisons: numbers as JSON, their runs, and all that shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from isodepth.errors import InputError
@@ -11,7 +13,13 @@ from isodepth.recipes.result import Comparison
 from isodepth.report.compare_figures import write_compare_figures
 from isodepth.report.figures import write_figures
 from isodepth.report.page import compare_page, fit_page, write_page
-from isodepth.runs import Runs
+from isodepth.runs import Runs, load_runs
+
+FIT_FILE = "fit.json"
+COMPARISON_FILE = "comparison.json"
+# no name that a table of the user's own would have: a report may be written beside one
+RUNS_FILE = "report-runs.csv"
+_REPORT_FILE = "report.txt"
 
 
 def write_folder(runs: Runs, fit: Fit, out: Path) -> list[Path]:
@@ -19,15 +27,10 @@ def write_folder(runs: Runs, fit: Fit, out: Path) -> list[Path]:
 
     Raises InputError where the folder can't be made or written.
     """
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        report = out / "report.txt"
-        report.write_text(fit.report(), encoding="utf-8")
-        fit.save(out / "fit.json")
-        page = write_page(out, lambda: fit_page(runs, fit))
-        return [out / "fit.json", report, *page, *write_figures(runs, fit, out)]
-    except OSError as error:
-        raise InputError(f"{out} can't be written: {error.strerror}") from error
+        fit.save(out / FIT_FILE)
+        return [out / FIT_FILE, _write_runs(runs, out), *_show_fit(runs, fit, out)]
 
 
 def write_compare_folder(
@@ -38,12 +41,73 @@ def write_compare_folder(
     text: what `compare --json` writes.
     Raises InputError where the folder can't be made or written.
     """
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        report, data = out / "report.txt", out / "comparison.json"
-        report.write_text("\n".join(r.report() for r in results), encoding="utf-8")
+        data = out / COMPARISON_FILE
         data.write_text(text + "\n", encoding="utf-8")
-        page = write_page(out, lambda: compare_page(runs, results))
-        return [data, report, *page, *write_compare_figures(results, out)]
+        return [data, _write_runs(runs, out), *_show_comparisons(runs, results, out)]
+
+
+def holds_result(out: Path) -> bool:
+    """Whether a folder is that of a fit or of comparisons."""
+    return (out / FIT_FILE).exists() or (out / COMPARISON_FILE).exists()
+
+
+def write_again(out: Path) -> list[Path]:
+    """Draw a folder's report, page and figures again from its numbers and runs; the paths written.
+
+    Raises InputError where the folder holds no fit and no comparison, or can't be written.
+    """
+    fitted, compared = (out / FIT_FILE).exists(), (out / COMPARISON_FILE).exists()
+    if fitted and compared:
+        raise InputError(
+            f"{out} holds a fit and comparisons, which have one {_REPORT_FILE} between them: "
+            "write each with --out to a folder of its own"
+        )
+    if not holds_result(out):
+        raise InputError(
+            f"{out} holds nothing to report: no {FIT_FILE} (`isodepth fit --out`), no "
+            f"{COMPARISON_FILE} (`isodepth compare --out`) and no sweep"
+        )
+    if not (out / RUNS_FILE).exists():
+        raise InputError(f"{out / RUNS_FILE} is missing: write the folder again with --out")
+    runs = load_runs(out / RUNS_FILE)
+    with _writing(out):
+        if fitted:
+            fit = Fit.load(out / FIT_FILE)
+            return _show_fit(_named(runs, fit), fit, out)
+        results = Comparison.load_all(out / COMPARISON_FILE)
+        return _show_comparisons(_named(runs, results[0]), results, out)
+
+
+def _show_fit(runs: Runs, fit: Fit, out: Path) -> list[Path]:
+    report = out / _REPORT_FILE
+    report.write_text(fit.report(), encoding="utf-8")
+    page = write_page(out, lambda: fit_page(runs, fit, RUNS_FILE))
+    return [report, *page, *write_figures(runs, fit, out)]
+
+
+def _show_comparisons(runs: Runs, results: Sequence[Comparison], out: Path) -> list[Path]:
+    report = out / _REPORT_FILE
+    report.write_text("\n".join(r.report() for r in results), encoding="utf-8")
+    page = write_page(out, lambda: compare_page(runs, results, RUNS_FILE))
+    return [report, *page, *write_compare_figures(results, out)]
+
+
+def _write_runs(runs: Runs, out: Path) -> Path:
+    """The run table, so that the folder can be drawn again wherever it is."""
+    runs.frame.to_csv(out / RUNS_FILE, index=False)
+    return out / RUNS_FILE
+
+
+def _named(runs: Runs, result: Fit | Comparison) -> Runs:
+    """The copy of a run table under the name and checksum of what was read first."""
+    return replace(runs, source=result.source, checksum=result.checksum)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{out} can't be written: {error.strerror}") from error

@@ -10,7 +10,8 @@ import json
 import math
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
@@ -18,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from isodepth.fitting.estimate import estimate
-from isodepth.fitting.problem import Conventions, Problem, build
-from isodepth.fitting.result import Fit
-from isodepth.fitting.uncertainty import held
-from isodepth.laws import LAWS, Array
-from isodepth.minima import isoflop
+from isodepth.fitting.result import Fit, Interval
 from isodepth.recipes.result import Comparison
+from isodepth.report.compare_figures import forest_rows
+from isodepth.report.page_laws import (
+    drawn_of_comparisons,
+    drawn_of_fit,
+    drawn_of_recipe,
+    law_content,
+)
+from isodepth.report.tables import SYMBOLS, interval_text, size_text
 from isodepth.runs import Runs
 
 PAGE = "report.html"
-_CURVE_POINTS = 40
-_SLIDER = np.round(np.arange(-0.2, 1.2001, 0.01), 2)  # φ at which the law is refitted
 _COLUMNS = ("run_id", "recipe", "status", "recurrences", "width", "tokens", "loss")
 _BIBTEX = """@article{schwethelm2026recurrence,
   title  = {How Much Is One Recurrence Worth? Iso-Depth Scaling Laws for Looped Language Models},
@@ -77,221 +80,257 @@ def write_page(out: Path, content: Callable[[], dict[str, Any]]) -> list[Path]:
     return [out / PAGE]
 
 
-def fit_page(runs: Runs, fit: Fit) -> dict[str, Any]:
-    """What the page of a fit shows; other recipes of the table under the same conventions."""
-    finished = set(runs.used["recipe"])
-    others = [r for r in runs.recipes if r != fit.recipe and r in finished]
-    first = _law(runs, fit.recipe, fit.conventions, fit.fitted.theta)
-    first["phi_ci95"] = fit.ci95.get("phi")
-    profile = None
-    if fit.profile_phi and fit.phi is not None:
-        profile = {**fit.profile_phi, "minimum": fit.objective, "phi": fit.phi}
-    told = "φ not identified" if fit.phi is None else f"φ = {fit.phi:.3f}"
-    ci95 = fit.ci95.get("phi")
-    if fit.phi is not None and ci95:
-        told += f" [{ci95[0]:.3f}, {ci95[1]:.3f}]"
+def fit_page(runs: Runs, fit: Fit, table_file: str) -> dict[str, Any]:
+    """What the page of a fit shows; other recipes of the table under the same conventions.
+
+    table_file: the run table's file beside the page.
+    """
+    others = [r for r in runs.recipes if r != fit.recipe and r in set(runs.used["recipe"])]
+    laws = [drawn_of_fit(runs, fit), *(drawn_of_recipe(runs, r, fit.conventions) for r in others)]
+    asked = ["fit", fit.source, "--recipe", fit.recipe]
+    asked += ["--multiplicity", fit.conventions.multiplicity]
     return {
-        "title": f"{fit.recipe}: {told}",
-        "laws": [first, *(_law(runs, r, fit.conventions) for r in others)],
-        "profile": profile,
-        "forest": [
-            {
-                "recipe": fit.recipe,
-                "label": f"{a['law']}, {a['estimator']}, {a['count_injection']}",
-                "value": a["phi"],
-                "ci95": a["ci95"],
-            }
-            for a in fit.sensitivity
-        ],
-        "forest_of": "φ",
+        "title": f"{fit.recipe}: {_phi_text(fit)}",
+        "headlines": [f"{fit.n_runs} runs of {fit.recipe} ({fit.source})"],
+        "tables": [_parameters(fit)],
+        "laws": [law_content(runs, law) for law in laws],
+        "forests": [_fit_forest(fit)],
         "channels": [],
         "lists": {"Warnings": fit.warnings, "Notes": fit.notes},
-        "runs": _table(runs),
-        "made": _made(
-            fit.conventions,
-            ["fit", fit.source, "--recipe", fit.recipe],
-            ["--multiplicity", fit.conventions.multiplicity],
-            fit,
-        ),
+        "runs": _table(runs, table_file),
+        "made": _made(fit, asked),
     }
 
 
-def compare_page(runs: Runs, results: Sequence[Comparison]) -> dict[str, Any]:
-    """What the page of comparisons with one baseline shows; every law is a recipe's own fit."""
+def compare_page(runs: Runs, results: Sequence[Comparison], table_file: str) -> dict[str, Any]:
+    """What the page of comparisons with one baseline shows; `table_file` as in `fit_page`."""
     first = results[0]
-    names = [first.baseline, *(r.recipe for r in results)]
-    laws = [_law(runs, name, first.conventions) for name in names]
-    laws[0]["phi_ci95"] = first.ci95["phi_baseline"]
-    for law, result in zip(laws[1:], results, strict=True):
-        law["phi_ci95"] = result.ci95["phi_recipe"]
-    asked = [word for r in results for word in ("--recipe", r.recipe)]
+    asked = ["compare", first.source, "--baseline", first.baseline]
+    asked += [word for r in results for word in ("--recipe", r.recipe)]
+    asked += ["--method", first.method]
+    others = ", ".join(r.recipe for r in results)
     return {
-        "title": "; ".join(f"{r.recipe} against {r.baseline}: {r.verdict}" for r in results),
-        "laws": laws,
-        "profile": None,
-        "forest": [
-            {
-                "recipe": r.recipe,
-                "label": f"{a.method}, {a.law}, {a.estimator}, {a.count_injection}"
-                + (", every r = 1 run" if a.borrowed == "all budgets" else ""),
-                "value": a.delta_phi,
-                "ci95": a.ci95,
-            }
-            for r in results
-            for a in r.sensitivity
-        ],
-        "forest_of": "Δφ",
-        "channels": [
-            {
-                "recipe": r.recipe,
-                "r": c.recurrences,
-                "budget": c.budget_flops,
-                "token_budget": c.optimal.token_budget,
-                "capacity": c.optimal.capacity,
-                "other": c.optimal.other,
-                "ci95": c.optimal.ci95,
-            }
-            for r in results
-            for c in r.channels
-        ],
+        "title": f"{others} against {first.baseline}",
+        "headlines": [f"{r.recipe}: {r.verdict}" for r in results],
+        "tables": [_phis(results), *_use(results)],
+        "laws": [law_content(runs, law) for law in drawn_of_comparisons(runs, results)],
+        "forests": [_compare_forest(r) for r in results],
+        "channels": _channels(results),
         "lists": {
-            "Warnings": list(dict.fromkeys(w for r in results for w in r.warnings)),
-            "Assumptions": list(dict.fromkeys(a for r in results for a in r.assumptions)),
+            "Warnings": _once(w for r in results for w in r.warnings),
+            "Assumptions": _once(a for r in results for a in r.assumptions),
         },
-        "runs": _table(runs),
-        "made": _made(
-            first.conventions,
-            ["compare", first.source, "--baseline", first.baseline, *asked],
-            ["--method", first.method],
-            first,
-        ),
+        "runs": _table(runs, table_file),
+        "made": _made(first, asked),
     }
 
 
-def _law(
-    runs: Runs, recipe: str, conventions: Conventions, theta: Array | None = None
+def sweep_page(
+    runs: Runs,
+    fits: Sequence[Fit],
+    results: Sequence[Comparison],
+    table_file: str,
+    *,
+    title: str,
+    said: Sequence[str],
+    trust: Sequence[str],
+    command: Sequence[str],
 ) -> dict[str, Any]:
-    """One recipe's law in published coefficients, its runs, curves, minima and refits."""
-    rows, _ = runs.of_recipe(recipe)
-    problem = build(rows[rows["status"] == "done"], conventions)
-    if theta is None:
-        theta = estimate(problem).theta
-    names = problem.theta_names
-    frame = problem.frame
-    loss = frame["loss"].to_numpy(dtype=float)
-    powered = "phi" in names
-    refits: list[dict[str, float]] = []
-    if powered:
-        thetas, _ = held(problem, theta, "phi", _SLIDER)
-        refits = [_coefficients(problem, t) for t in thetas]
+    """What the page of a sweep shows: every recipe's fit, and comparisons with the baseline.
+
+    said: how the sweep stands. trust: how far its numbers carry. command: what makes the page.
+    """
+    warned = [f"{fit.recipe}: {w}" for fit in fits for w in fit.warnings]
+    warned += [f"{r.recipe} against {r.baseline}: {w}" for r in results for w in r.warnings]
+    made = {
+        "Command": shlex.join(command),
+        "Versions": _versions(),
+        "BibTeX": _BIBTEX % version("isodepth"),
+    }
+    if fits:
+        made = _made(fits[0], []) | {"Command": made["Command"]}
     return {
-        "recipe": recipe,
-        "formula": LAWS[conventions.law].formula,
-        "params": _coefficients(problem, theta),
-        "phi_ci95": None,
-        "multiplicity": {
-            name.removeprefix("log_m"): float(np.exp(value))
-            for name, value in zip(names, theta, strict=True)
-            if name.startswith("log_m")
-        },
-        "slider": _SLIDER.tolist() if powered else [],
-        "refits": refits,
-        "runs": {
-            "id": [str(x) for x in frame["run_id"]],
-            "r": frame["recurrences"].astype(int).tolist(),
-            "size": _size(problem).tolist(),
-            "loss": loss.tolist(),
-            "left": (loss - problem.predict(theta)[0]).tolist(),
-            "budget": None if problem.budgets is None else problem.budgets.tolist(),
-        },
-        "curves": _curves(problem),
-        "minima": []
-        if problem.budgets is None
-        else [
-            {"r": g.recurrences, "budget": g.budget_flops, "size": g.n_min, "loss": g.loss_min}
-            for g in isoflop(Runs(frame=frame, source=runs.source, checksum=runs.checksum)).groups
-            if g.n_min
+        "title": title,
+        "headlines": [
+            *said,
+            *(f"{fit.recipe}: {_phi_text(fit)}" for fit in fits),
+            *(f"{r.recipe} against {r.baseline}: {r.verdict}" for r in results),
         ],
-        "counting": conventions.count_injection,
+        "tables": [*([_phis(results)] if results else []), *_use(results)],
+        "laws": [law_content(runs, drawn_of_fit(runs, fit)) for fit in fits],
+        "forests": [*map(_fit_forest, fits), *map(_compare_forest, results)],
+        "channels": _channels(results),
+        "lists": {"How far to trust this": list(trust), "Warnings": _once(warned)},
+        "runs": _table(runs, table_file),
+        "made": made,
     }
 
 
-def _coefficients(problem: Problem, theta: Array) -> dict[str, float]:
-    raw = problem.law.raw(theta[None], problem.design)
-    found = {name: float(value[0]) for name, value in raw.items()}
-    if "phi" in problem.theta_names:
-        found["phi"] = float(theta[problem.theta_names.index("phi")])
-    return found
+def _phi_text(fit: Fit) -> str:
+    if fit.phi is None:
+        return "φ not identified"
+    return f"φ = {fit.phi:.3f} {interval_text(fit.ci95.get('phi'), '.3f')}".rstrip()
 
 
-def _size(problem: Problem) -> Array:
-    frame = problem.frame
-    return (frame["n_once"] + frame["n_rec"] + frame["n_inject"]).to_numpy(dtype=float)
+def _once(said: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(said))
 
 
-def _curves(problem: Problem) -> list[dict[str, Any]]:
-    """Counts and tokens along every iso-FLOP group, straight in log–log between its runs."""
-    if problem.budgets is None:
+def _parameters(fit: Fit) -> dict[str, Any]:
+    """The law's parameters as a table of the page."""
+    rows = [
+        [
+            SYMBOLS.get(name, name),
+            "not identified" if value is None else f"{value:.6g}",
+            interval_text(fit.ci95[name], ".4g"),
+        ]
+        for name, value in fit.params.items()
+    ]
+    if fit.r2 is not None:
+        rows.append(["R²", f"{fit.r2:.4f}", ""])
+    rows.append(["rms residual, nats", f"{fit.rmse:.4f}", ""])
+    return {"title": "The law", "columns": ["", "value", "95% interval"], "rows": rows}
+
+
+def _phis(results: Sequence[Comparison]) -> dict[str, Any]:
+    """φ and Δφ of every recipe compared, beside what was published."""
+    first = results[0]
+
+    def shown(value: float | None, ci95: Interval | None, form: str) -> str:
+        number = "not identified" if value is None else f"{value:{form}}"
+        return f"{number} {interval_text(ci95, form)}".rstrip()
+
+    baseline = shown(first.phi_baseline, first.ci95["phi_baseline"], ".3f")
+    published = f"{first.published.phi_baseline:.2f}" if first.published else ""
+    rows = [[first.baseline, str(first.n_runs_baseline), baseline, "", published]]
+    for r in results:
+        p = r.published
+        rows.append(
+            [
+                r.recipe,
+                str(r.n_runs_recipe),
+                shown(r.phi_recipe, r.ci95["phi_recipe"], ".3f"),
+                shown(r.delta_phi, r.ci95["delta_phi"], "+.3f"),
+                f"{p.phi_recipe:.2f} ({p.phi_recipe_in_code:.2f} in its code's notes)" if p else "",
+            ]
+        )
+    columns = ["", "runs", "φ [95% interval]", "Δφ [95% interval]", "published φ"]
+    if not any(r.published for r in results):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return {"title": "φ", "columns": columns, "rows": rows}
+
+
+def _use(results: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """The compute-optimal models in use at the highest shared budget; [] where none is known."""
+    models = [i for r in results for i in r.inference]
+    if not models:
         return []
-    size = _size(problem)
-    r_all = problem.frame["recurrences"].to_numpy()
-    found = []
-    for r in np.unique(r_all):
-        for budget in np.unique(problem.budgets):
-            at = np.flatnonzero((r_all == r) & (problem.budgets == budget))
-            if at.size == 0:
-                continue
-            order = at[np.argsort(size[at])]
-            where = np.linspace(0, at.size - 1, _CURVE_POINTS if at.size > 1 else 1)
-            curve: dict[str, Any] = {"r": int(r), "budget": float(budget)}
-            for name, values in (
-                ("size", size),
-                ("once", problem.design.n_once),
-                ("rec", problem.design.n_rec),
-                ("tokens", np.exp(problem.design.log_tokens)),
-            ):
-                own, steps = values[order], np.arange(at.size)
-                curve[name] = (
-                    np.exp(np.interp(where, steps, np.log(own)))
-                    if (own > 0).all()
-                    else np.interp(where, steps, own)
-                ).tolist()
-            found.append(curve)
-    return found
+    highest = max(i.budget_flops for i in models)
+    rows = [
+        [
+            str(i.recurrences),
+            i.recipe,
+            str(i.width),
+            size_text(i.params),
+            f"{i.flops_per_token:.2e}",
+            f"{i.kv_bytes_per_token / 1024:.0f} KiB",
+        ]
+        for i in sorted(models, key=lambda i: i.recurrences)
+        if i.budget_flops == highest
+    ]
+    columns = ["r", "recipe", "width", "parameters", "forward FLOPs/token", "cache/token"]
+    unlike = [list(row) for row in dict.fromkeys(map(tuple, rows))]
+    title = f"Compute-optimal models in use, {highest:.3g} training FLOPs"
+    return [{"title": title, "columns": columns, "rows": unlike}]
 
 
-def _table(runs: Runs) -> dict[str, Any]:
+def _fit_forest(fit: Fit) -> dict[str, Any]:
+    c = fit.conventions
+    own = {
+        "label": f"as fitted: {c.law}, {c.estimator}, {c.count_injection}",
+        "value": fit.phi,
+        "ci95": fit.ci95.get("phi"),
+    }
+    rows = [
+        {
+            "label": f"{a['law']}, {a['estimator']}, {a['count_injection']}",
+            "value": a["phi"],
+            "ci95": a["ci95"],
+        }
+        for a in fit.sensitivity
+    ]
+    return {
+        "recipe": fit.recipe,
+        "of": "φ",
+        "marks": [],
+        "rows": [own, *rows] if rows and fit.phi is not None else [],
+    }
+
+
+def _compare_forest(result: Comparison) -> dict[str, Any]:
+    rows = [
+        {"label": label, "value": value, "ci95": ci95}
+        for label, (value, ci95) in forest_rows(result).items()
+    ]
+    marks: list[dict[str, Any]] = [{"at": 0.0, "label": "no difference"}]
+    if result.published:
+        shown = result.published.phi_recipe - result.published.phi_baseline
+        marks.append({"at": shown, "label": f"published {shown:+.2f}".replace("-", "−")})
+    return {
+        "recipe": f"{result.recipe} less {result.baseline}",
+        "of": "Δφ",
+        "marks": marks,
+        "rows": rows if result.delta_phi is not None else [],
+    }
+
+
+def _channels(results: Sequence[Comparison]) -> list[dict[str, Any]]:
+    return [
+        {
+            "recipe": r.recipe,
+            "r": c.recurrences,
+            "budget": c.budget_flops,
+            "optimal": asdict(c.optimal),
+            "equal_size": asdict(c.equal_size),
+        }
+        for r in results
+        for c in r.channels
+    ]
+
+
+def _table(runs: Runs, file: str) -> dict[str, Any]:
     columns = [c for c in _COLUMNS if c in runs.frame]
     # every further column of text is the user's own, and searched too
     named = [str(c) for c in runs.frame if runs.frame[c].dtype.kind not in "fiu"]
     columns += [c for c in named if c not in columns]
     rows = [
-        [x if isinstance(x, int | float) else str(x) for x in row]
+        ["" if pd.isna(x) else x if isinstance(x, int | float) else str(x) for x in row]
         for row in runs.frame[columns].astype(object).itertuples(index=False)
     ]
-    return {"columns": columns, "rows": rows}
+    return {"columns": columns, "rows": rows, "file": file}
 
 
-def _made(
-    conventions: Conventions, asked: list[str], own: list[str], result: Fit | Comparison
-) -> dict[str, str]:
-    c = conventions
+def _made(result: Fit | Comparison, asked: list[str]) -> dict[str, str]:
+    c = result.conventions
     choices = ["--law", c.law, "--estimator", c.estimator, "--count-injection", c.count_injection]
     choices += ["--huber-delta", f"{c.huber_delta:g}", "--bootstrap", str(result.n_resamples)]
-    programs = {name: version(name) for name in ("numpy", "scipy", "plotly")}
+    command = shlex.join(["isodepth", *asked, *choices, "--seed", str(result.seed)])
+    return {"Command": command} | _shared(result)
+
+
+def _shared(result: Fit | Comparison) -> dict[str, str]:
     return {
-        "Command": shlex.join(["isodepth", *asked, *choices, *own, "--seed", str(result.seed)]),
-        "Versions": ", ".join(
-            [
-                f"isodepth {result.version}",
-                f"Python {platform.python_version()}",
-                *(f"{name} {number}" for name, number in programs.items()),
-            ]
-        ),
+        "Versions": f"numbers by isodepth {result.version}; this page by {_versions()}",
         "SHA-256 of the run table": result.checksum,
         "95% intervals": f"{result.interval_method}; {result.n_resamples} resamples",
         "BibTeX": _BIBTEX % result.version,
     }
+
+
+def _versions() -> str:
+    programs = {name: version(name) for name in ("isodepth", "numpy", "scipy", "plotly")}
+    shown = ", ".join(f"{name} {number}" for name, number in programs.items())
+    return f"{shown}, Python {platform.python_version()}"
 
 
 def _finite(value: Any) -> Any:

@@ -62,7 +62,7 @@ def _parameters(fit: Fit) -> Table:
     table = new_table("parameter", "value", "95% interval")
     for name, value in fit.params.items():
         shown = "not identified" if value is None else f"{value:.6g}"
-        table.add_row(_SYMBOLS.get(name, name), shown, interval_text(fit.ci95[name], ".4g"))
+        table.add_row(SYMBOLS.get(name, name), shown, interval_text(fit.ci95[name], ".4g"))
     if fit.profile_phi:
         ci95: Any = fit.profile_phi["ci95"]
         ends = [f"{x:.4g}" if x is not None else "open" for x in ci95]
@@ -216,7 +216,7 @@ def sentences(title: str, said: Iterable[str], style: str) -> list[RenderableTyp
     return [Text(title, style=f"bold {style}".strip()), *listed] if listed else []
 
 
-_SYMBOLS = {
+SYMBOLS = {
     "E": "E, nats",
     "A": "A",
     "alpha": "α",

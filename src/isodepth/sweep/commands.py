@@ -246,9 +246,8 @@ class MeasureCommand(Execution):
     def run(self) -> int:
         from rich.console import Console
 
-        from isodepth.sweep.collect import collect, write_table
         from isodepth.sweep.ledger import Ledger
-        from isodepth.sweep.measure import measurement, save
+        from isodepth.sweep.measure import measure
         from isodepth.sweep.measure_report import measure_report
         from isodepth.sweep.plan import make_plan
 
@@ -261,22 +260,15 @@ class MeasureCommand(Execution):
         trained = self.train_all(ledger, law)
         if any(entry.state in ("planned", "running", "interrupted") for entry in ledger.entries()):
             return trained
-        runs = collect(ledger)
-        write_table(runs, self.out)
         with self.fitting() as on_progress:
-            result = measurement(
-                ledger.plan,
-                runs,
-                self.out,
-                bootstrap=self.bootstrap,
-                seed=self.seed,
-                on_progress=on_progress,
+            result = measure(
+                ledger, bootstrap=self.bootstrap, seed=self.seed, on_progress=on_progress
             )
-        save(result, self.out / "measure.json")
         self.write(result.to_dict())
         if not self.quiet and self.json != "-":
             Console(width=None if sys.stdout.isatty() else 100).print(measure_report(result))
             self.say(f"table, fits and figures: {self.out}")
+            self.say_page(self.out)
         return trained
 
 

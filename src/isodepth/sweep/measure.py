@@ -1,13 +1,14 @@
-"""`isodepth measure`: from nothing to φ on one's own runs, safe to run again at any point.
+"""What a sweep's runs say: φ of every recipe, Δφ, and how far to trust them; safe to ask again.
 
-plan → data → sweep → table → fits → report; each stage leaves its result in the folder and is
-skipped where that is there already.
+A fit or a comparison that the folder holds already, of the same runs under the same settings, is
+taken as it is. Of a sweep in progress it says what its finished runs can.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,25 @@ from typing import Any
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting import Fit, fit
-from isodepth.fitting.fit import Progress
+from isodepth.fitting.fit import DEFAULT_RESAMPLES, Progress
 from isodepth.minima import Isoflop, isoflop
 from isodepth.recipes import Comparison, compare
-from isodepth.report.folder import write_folder
+from isodepth.report.folder import (
+    COMPARISON_FILE,
+    FIT_FILE,
+    write_compare_folder,
+    write_folder,
+)
+from isodepth.report.page import sweep_page, write_page
 from isodepth.runs import Runs
 from isodepth.runs.table import BASELINE
+from isodepth.sweep.collect import CSV_FILE, collect, write_table
+from isodepth.sweep.ledger import FINAL, Ledger
 from isodepth.sweep.plan import Plan
 
 FITS = "fits"
+COMPARED = "compared"
+MEASURE_FILE = "measure.json"
 # The smallest budget of arXiv 2604.21106, below which nothing was published.
 PUBLISHED_FLOPS = 4.64e17
 
@@ -33,6 +44,8 @@ class Measurement:
     """What the runs of one sweep say."""
 
     plan: str
+    n_resamples: int
+    seed: int
     n_runs: int  # finished
     flops: float  # training FLOPs of the finished runs
     fits: dict[str, Fit]  # by recipe
@@ -44,6 +57,8 @@ class Measurement:
         """What `measure --json` prints."""
         return {
             "plan": self.plan,
+            "n_resamples": self.n_resamples,
+            "seed": self.seed,
             "n_runs": self.n_runs,
             "flops": self.flops,
             "recipes": {
@@ -69,52 +84,81 @@ class Measurement:
 
 
 def measurement(
-    plan: Plan, runs: Runs, out: Path, *, bootstrap: int, seed: int, on_progress: Progress
+    plan: Plan,
+    runs: Runs,
+    out: Path,
+    *,
+    bootstrap: int,
+    seed: int,
+    redraw: bool,
+    on_progress: Progress,
 ) -> Measurement:
-    """Fit every recipe of a sweep's table, with figures, and say what came out.
+    """Fit every recipe of a sweep's table and compare it with the baseline, with all that shows it.
 
-    A fit that `out` holds already, of the same runs under the same settings, is taken as it is.
-    Raises InputError where the baseline has no run to fit.
+    redraw: write the folders of results that are known already, too.
+    What can't be fitted or compared (yet) is left out, and `trust` says why.
     """
-    recipes = [BASELINE, *(name for name in runs.recipes if name != BASELINE)]
-    fits = {}
+    names = runs.recipes
+    baseline = BASELINE if BASELINE in names else names[0]
+    recipes = [baseline, *(name for name in names if name != baseline)]
+    fits: dict[str, Fit] = {}
+    comparisons: dict[str, Comparison] = {}
+    left_out: list[str] = []
     for index, name in enumerate(recipes):
 
         def progress(stage: str, share: float, index: int = index, name: str = name) -> None:
             on_progress(f"{name}: {stage}", (index + share) / len(recipes))
 
         folder = out / FITS / name
-        known = _known(folder / "fit.json", runs, name, bootstrap, seed)
-        if known is None:
-            known = fit(runs, recipe=name, bootstrap=bootstrap, seed=seed, on_progress=progress)
-            write_folder(runs, known, folder)
-        fits[name] = known
-    comparisons = {
-        name: compare(
-            runs,
-            recipe=name,
-            bootstrap=bootstrap,
-            seed=seed,
-            vocab=plan.spec.shape.vocab,
-            sequence_length=plan.spec.shape.sequence_length,
-            on_progress=on_progress,
-        )
-        for name in recipes[1:]
-    }
+        known = _known_fit(folder / FIT_FILE, runs, name, bootstrap, seed)
+        try:
+            fitted = known or fit(
+                runs, recipe=name, bootstrap=bootstrap, seed=seed, on_progress=progress
+            )
+        except InputError as error:
+            left_out.append(f"{name} is not fitted: {error}")
+            continue
+        if known is None or redraw:
+            write_folder(runs, fitted, folder)
+        fits[name] = fitted
+    for name in recipes[1:]:
+        if not {name, baseline} <= set(fits):
+            continue
+        folder = out / COMPARED / name
+        before = _known_comparison(folder / COMPARISON_FILE, runs, baseline, name, bootstrap, seed)
+        try:
+            compared = before or compare(
+                runs,
+                baseline=baseline,
+                recipe=name,
+                bootstrap=bootstrap,
+                seed=seed,
+                vocab=plan.spec.shape.vocab,
+                sequence_length=plan.spec.shape.sequence_length,
+                on_progress=on_progress,
+            )
+        except InputError as error:
+            left_out.append(f"{name} is not compared: {error}")
+            continue
+        if before is None or redraw:
+            write_compare_folder(runs, [compared], compared.to_json(), folder)
+        comparisons[name] = compared
     groups = isoflop(runs)
     used = runs.used
     return Measurement(
         plan=plan.spec.name,
+        n_resamples=bootstrap,
+        seed=seed,
         n_runs=len(used),
         flops=float(used["flops"].sum()) if "flops" in used else plan.flops,
         fits=fits,
         comparisons=comparisons,
         groups=groups,
-        trust=tuple(_trust(plan, runs, groups)),
+        trust=(*_trust(plan, runs, groups), *left_out),
     )
 
 
-def _known(file: Path, runs: Runs, recipe: str, bootstrap: int, seed: int) -> Fit | None:
+def _known_fit(file: Path, runs: Runs, recipe: str, bootstrap: int, seed: int) -> Fit | None:
     """The saved fit, if it is one of these runs with these settings."""
     try:
         saved = Fit.load(file)
@@ -124,9 +168,24 @@ def _known(file: Path, runs: Runs, recipe: str, bootstrap: int, seed: int) -> Fi
     return saved if (saved.checksum, saved.recipe, saved.n_resamples, saved.seed) == asked else None
 
 
+def _known_comparison(
+    file: Path, runs: Runs, baseline: str, recipe: str, bootstrap: int, seed: int
+) -> Comparison | None:
+    """The saved comparison, likewise."""
+    try:
+        (saved,) = Comparison.load_all(file)
+    except (InputError, ValueError):
+        return None
+    asked = (runs.checksum, baseline, recipe, bootstrap, seed)
+    own = (saved.checksum, saved.baseline, saved.recipe, saved.n_resamples, saved.seed)
+    return saved if own == asked else None
+
+
 def _trust(plan: Plan, runs: Runs, groups: Isoflop) -> list[str]:
     """How far these runs carry, from their sizes alone."""
     used = runs.used
+    if used.empty:
+        return ["no run is finished, so nothing is measured"]
     size = used["n_once"] + used["n_rec"] + used["n_inject"]
     budgets = [budget.flops for budget in plan.spec.budgets]
     text = "" if plan.spec.data is None else f" of {plan.spec.data.source}"
@@ -158,9 +217,68 @@ def _trust(plan: Plan, runs: Runs, groups: Isoflop) -> list[str]:
     return said
 
 
-def save(result: Measurement, file: Path) -> None:
-    """Write the measurement as JSON. Raises InputError where the file can't be written."""
+def measure(
+    ledger: Ledger, *, bootstrap: int, seed: int, redraw: bool = False, on_progress: Progress
+) -> Measurement:
+    """Collect a sweep's runs, measure, and leave table, numbers and page in its folder.
+
+    redraw: write also the folders of fits and comparisons that are known already.
+    Raises InputError where no run has been tried or the folder can't be written.
+    """
+    out = ledger.folder
+    runs = collect(ledger)
+    write_table(runs, out)
+    result = measurement(
+        ledger.plan,
+        runs,
+        out,
+        bootstrap=bootstrap,
+        seed=seed,
+        redraw=redraw,
+        on_progress=on_progress,
+    )
     try:
-        replace_synced(file, json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
+        text = json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n"
+        replace_synced(out / MEASURE_FILE, text)
+        write_page(
+            out,
+            lambda: sweep_page(
+                runs,
+                list(result.fits.values()),
+                list(result.comparisons.values()),
+                CSV_FILE,
+                title=f"Sweep {result.plan}",
+                said=_standing(ledger),
+                trust=result.trust,
+                command=["isodepth", "report", str(out)],
+            ),
+        )
     except OSError as error:
-        raise InputError(f"{file} can't be written: {error.strerror}") from error
+        raise InputError(f"{out} can't be written: {error.strerror}") from error
+    return result
+
+
+def measure_again(folder: Path, *, on_progress: Progress) -> Measurement:
+    """`measure` of the sweep as it stands, as it was measured before, every figure drawn again.
+
+    Raises InputError as `measure`, and where `folder` holds no sweep.
+    """
+    bootstrap, seed = DEFAULT_RESAMPLES, 0
+    try:
+        saved = json.loads((folder / MEASURE_FILE).read_text(encoding="utf-8"))
+        bootstrap, seed = int(saved["n_resamples"]), int(saved["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet
+    return measure(
+        Ledger(folder), bootstrap=bootstrap, seed=seed, redraw=True, on_progress=on_progress
+    )
+
+
+def _standing(ledger: Ledger) -> list[str]:
+    """How a sweep stands, in words."""
+    states = Counter(entry.state for entry in ledger.entries())
+    words = ", ".join(f"{n} {state}" for state, n in states.items())
+    said = [f"{states['done']} of {states.total()} runs are done ({words})"]
+    if set(states) - set(FINAL):
+        said.append("the sweep is in progress: every number here will change")
+    return said

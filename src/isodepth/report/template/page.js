@@ -13,19 +13,21 @@ const safe = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").r
 const unique = list => [...new Set(list)].sort((a, b) => a - b);
 const size = n => n >= 1e9 ? (n / 1e9).toPrecision(3) + "B" : n >= 1e6 ? (n / 1e6).toPrecision(3) + "M" : n.toPrecision(4);
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const root = document.documentElement;
+const isDark = () => dark.matches && !root.classList.contains("printing");
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
 // Okabe and Ito's palette
 const HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 // viridis, whose ends are kept off the paper in light and dark
 const VIRIDIS = [[72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [109, 205, 89], [180, 222, 44], [253, 231, 37]];
 const shade = (i, n) => {
-  const span = dark.matches ? [2, 8] : [0, 6];
+  const span = isDark() ? [2, 8] : [0, 6];
   const at = n > 1 ? span[0] + i / (n - 1) * (span[1] - span[0]) : span[0];
   const k = Math.min(Math.floor(at), 7), t = at - k;
   return "rgb(" + VIRIDIS[k].map((c, j) => Math.round(c + t * (VIRIDIS[k + 1][j] - c))).join(",") + ")";
 };
-const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-const line = () => getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
+const ink = () => getComputedStyle(root).getPropertyValue("--ink").trim();
+const line = () => getComputedStyle(root).getPropertyValue("--line").trim();
 
 function plot(div, traces, layout) {
   const axis = { gridcolor: line(), zerolinecolor: line(), automargin: true };
@@ -42,11 +44,21 @@ function plot(div, traces, layout) {
 const rounds = [...Array(10).keys()].flatMap(k => [1, 3].map(n => n * 10 ** (k + 3)));
 const sizes = { type: "log", title: { text: "unique parameters" }, tickvals: rounds, tickangle: 0,
   ticktext: rounds.map(n => n >= 1e9 ? n / 1e9 + "B" : n >= 1e6 ? n / 1e6 + "M" : n / 1e3 + "k") };
-// all of a grid's cells stand before the first is drawn, since each takes the width that it finds
-function cells(holder, n) {
-  while (holder.children.length < n) make("div", undefined, holder).className = "plot";
-  return [...holder.children];
+
+function grid(parent, title, id) {
+  make("h3", title, byId(parent));
+  const holder = make("div", undefined, byId(parent));
+  holder.id = id; holder.className = "grid";
 }
+// Every plot's place stands before the first is drawn, since each takes the width that it finds.
+const plots = [];
+function place(holder, draw, height) {
+  const div = make("div", undefined, byId(holder));
+  div.className = "plot";
+  if (height) div.style.height = `${height}px`;
+  plots.push({ div, draw });
+}
+const show = id => { byId(id).hidden = false; };
 
 // L = E + (A·N^−α + B·D^−β)^γ, N = N_once + m(r)·N_rec; γ = 1 is the additive law
 function loss(law, p, curve, i) {
@@ -59,58 +71,55 @@ const drawn = (law, p, curve) => curve.size.map((_, i) => loss(law, p, curve, i)
 const budgets = unique(data.laws.flatMap(l => l.curves.map(c => c.budget)));
 const set = data.laws.map(l => ({ phi: l.params.phi, refit: null }));
 
-function panels(law, at, holder) {
-  const levels = unique(law.runs.r);
+function panel(div, law, at, r, first) {
   const losses = law.runs.loss, low = Math.min(...losses), high = Math.max(...losses), pad = (high - low) * .08;
-  const divs = cells(holder, levels.length);
-  levels.forEach((r, k) => {
-    const traces = [];
-    budgets.forEach((b, i) => {
-      const colour = shade(i, budgets.length);
-      const curve = law.curves.find(c => c.r === r && c.budget === b);
-      if (curve) {
-        const p = { ...law.params }; if (p.phi !== undefined) p.phi = set[at].phi;
-        traces.push({ x: curve.size, y: drawn(law, p, curve), mode: "lines", line: { color: colour, width: 2 }, hoverinfo: "skip" });
-        if (set[at].refit) traces.push({ x: curve.size, y: drawn(law, set[at].refit, curve), mode: "lines", line: { color: colour, width: 1.5, dash: "dash" }, hoverinfo: "skip" });
-      }
-      const rows = law.runs.r.map((_, j) => j).filter(j => law.runs.r[j] === r && law.runs.budget && law.runs.budget[j] === b);
-      if (rows.length) traces.push({
-        x: rows.map(j => law.runs.size[j]), y: rows.map(j => losses[j]), mode: "markers", hoverinfo: "text",
-        marker: { color: colour, size: 7, symbol: SYMBOLS[i % SYMBOLS.length] },
-        hovertext: rows.map(j => `${safe(law.runs.id[j])}<br>loss ${losses[j].toFixed(4)}, ${size(law.runs.size[j])} parameters<br>${b.toPrecision(3)} FLOPs`),
-      });
+  const traces = [];
+  budgets.forEach((b, i) => {
+    const colour = shade(i, budgets.length);
+    const curve = law.curves.find(c => c.r === r && c.budget === b);
+    if (curve) {
+      const p = { ...law.params }; if (p.phi !== undefined) p.phi = set[at].phi;
+      traces.push({ x: curve.size, y: drawn(law, p, curve), mode: "lines", line: { color: colour, width: 2 }, hoverinfo: "skip" });
+      if (set[at].refit) traces.push({ x: curve.size, y: drawn(law, set[at].refit, curve), mode: "lines", line: { color: colour, width: 1.5, dash: "dash" }, hoverinfo: "skip" });
+    }
+    const rows = law.runs.r.map((_, j) => j).filter(j => law.runs.r[j] === r && law.runs.budget && law.runs.budget[j] === b);
+    if (rows.length) traces.push({
+      x: rows.map(j => law.runs.size[j]), y: rows.map(j => losses[j]), mode: "markers", hoverinfo: "text",
+      marker: { color: colour, size: 7, symbol: SYMBOLS[i % SYMBOLS.length] },
+      hovertext: rows.map(j => `${safe(law.runs.id[j])}<br>loss ${losses[j].toFixed(4)}, ${size(law.runs.size[j])} parameters<br>${b.toPrecision(3)} FLOPs`),
     });
-    const minima = law.minima.filter(m => m.r === r);
-    traces.push({ x: minima.map(m => m.size), y: minima.map(m => m.loss), mode: "markers", hoverinfo: "text",
-      hovertext: minima.map(m => `measured minimum<br>${size(m.size)} parameters, loss ${m.loss.toFixed(4)}`),
-      marker: { symbol: "star", size: 12, color: "#D55E00", line: { color: ink(), width: .8 } } });
-    plot(divs[k], traces, { title: { text: r === 1 ? "unlooped (r = 1)" : `r = ${r}`, font: { size: 13 } }, xaxis: sizes, yaxis: { range: [low - pad, high + pad], title: { text: k ? "" : "loss, nats" } } });
   });
+  const minima = law.minima.filter(m => m.r === r);
+  traces.push({ x: minima.map(m => m.size), y: minima.map(m => m.loss), mode: "markers", hoverinfo: "text",
+    hovertext: minima.map(m => `measured minimum<br>${size(m.size)} parameters, loss ${m.loss.toFixed(4)}`),
+    marker: { symbol: "star", size: 12, color: "#D55E00", line: { color: ink(), width: .8 } } });
+  plot(div, traces, { title: { text: r === 1 ? "unlooped (r = 1)" : `r = ${r}`, font: { size: 13 } }, xaxis: sizes, yaxis: { range: [low - pad, high + pad], title: { text: first ? "loss, nats" : "" } } });
 }
 
-function curves() {
+function legend() {
   byId("budgets").replaceChildren();
   budgets.forEach((b, i) => {
     const item = make("span", undefined, byId("budgets"));
     make("i", undefined, item).style.background = shade(i, budgets.length);
     item.append(`${b.toPrecision(3)} FLOPs`);
   });
+}
+function curves() {
+  if (!budgets.length) return;
+  show("s-curves");
+  legend();
   data.laws.forEach((law, at) => {
-    let holder = byId(`law-${at}`);
-    if (!holder) {
-      make("h3", law.recipe, byId("curves"));
-      holder = make("div", undefined, byId("curves"));
-      holder.id = `law-${at}`; holder.className = "grid";
-    }
-    panels(law, at, holder);
+    grid("curves", law.recipe, `law-${at}`);
+    unique(law.runs.r).forEach((r, k) => place(`law-${at}`, div => panel(div, law, at, r, k === 0)));
   });
 }
+const redraw = at => plots.filter(p => p.div.parentElement.id === `law-${at}`).forEach(p => p.draw(p.div));
 
 function slide() {
   const at = Number(byId("recipe").value), law = data.laws[at], k = Number(byId("phi").value);
   set[at] = { phi: law.slider[k], refit: law.refits[k] };
   readings();
-  panels(law, at, byId(`law-${at}`));
+  redraw(at);
 }
 const GREEK = { alpha: "α", beta: "β", gamma: "γ" };
 function readings() {
@@ -127,90 +136,143 @@ function choose() {
   readings();
 }
 
-function profile() {
-  const p = data.profile;
-  if (!p) return;
-  byId("s-profile").hidden = false;
-  const rise = p.objective.map(f => 100 * (f / p.minimum - 1)), top = 100 * (p.threshold / p.minimum - 1);
-  const vertical = (x, colour) => ({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: colour, width: 1.5 } });
-  const shapes = [vertical(p.phi, ink()), { type: "line", xref: "paper", x0: 0, x1: 1, y0: top, y1: top, line: { color: ink(), dash: "dot", width: 1 } }];
-  const ends = data.laws[0].phi_ci95;
-  if (ends) shapes.push({ type: "rect", xref: "x", yref: "paper", x0: ends[0], x1: ends[1], y0: 0, y1: 1, fillcolor: "#E69F00", opacity: .25, line: { width: 0 } });
-  plot(byId("profile"), [{ x: p.values, y: rise, mode: "lines", line: { color: dark.matches ? "#56B4E9" : "#0072B2", width: 2 } }],
-    { shapes, title: { text: "band: 95% interval; dotted: the profile's own threshold", font: { size: 12 } }, xaxis: { title: { text: "φ" } }, yaxis: { title: { text: "objective above minimum, %" }, range: [0, 6 * top] } });
-}
-
-function forest() {
-  if (!data.forest.length) return;
-  byId("s-forest").hidden = false;
-  byId("forest-of").textContent = data.forest_of;
-  [...new Set(data.forest.map(f => f.recipe))].forEach((recipe, k) => {
-    const rows = data.forest.filter(f => f.recipe === recipe && f.value !== null).reverse();
-    let div = byId(`forest-${k}`);
-    if (!div) { make("h3", recipe, byId("forest")); div = make("div", undefined, byId("forest")); div.id = `forest-${k}`; }
-    div.style.height = `${90 + 22 * rows.length}px`;
-    plot(div, [{ x: rows.map(f => f.value), y: rows.map(f => safe(f.label)), mode: "markers", marker: { color: HUES[1], size: 8 },
-      error_x: { type: "data", symmetric: false, array: rows.map(f => f.ci95 ? f.ci95[1] - f.value : 0), arrayminus: rows.map(f => f.ci95 ? f.value - f.ci95[0] : 0), color: HUES[1] } }],
-      { xaxis: { title: { text: `${data.forest_of}, 95% intervals` } }, yaxis: { tickfont: { size: 11 }, dtick: 1 } });
+const vertical = (x, colour, dash) => ({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: colour, width: 1.5, dash } });
+function profiles() {
+  data.laws.filter(law => law.profile).forEach(law => {
+    show("s-profile");
+    place("profile", div => {
+      const p = law.profile, ends = law.phi_ci95, phi = law.params.phi;
+      const rise = p.objective.map(f => 100 * (f / p.minimum - 1)), top = 100 * (p.threshold / p.minimum - 1);
+      const shapes = [vertical(phi, ink()), { type: "line", xref: "paper", x0: 0, x1: 1, y0: top, y1: top, line: { color: ink(), dash: "dot", width: 1 } }];
+      if (ends) shapes.push({ type: "rect", xref: "x", yref: "paper", x0: ends[0], x1: ends[1], y0: 0, y1: 1, fillcolor: "#E69F00", opacity: .25, layer: "below", line: { width: 0 } });
+      const told = `φ = ${phi.toFixed(3)}` + (ends ? ` [${ends[0].toFixed(3)}, ${ends[1].toFixed(3)}]` : ", no interval");
+      plot(div, [{ x: p.values, y: rise, mode: "lines", line: { color: isDark() ? "#56B4E9" : "#0072B2", width: 2 }, hovertemplate: "φ %{x:.3f}: +%{y:.2f}%<extra></extra>" }],
+        { shapes, title: { text: `${safe(law.recipe)}<br>${told}`, font: { size: 13 } }, margin: { l: 50, r: 10, t: 50, b: 40 }, xaxis: { title: { text: "φ" } }, yaxis: { title: { text: "objective above minimum, %" }, range: [0, 6 * top] } });
+    });
   });
 }
 
+function forests() {
+  data.forests.filter(f => f.rows.length).forEach(f => {
+    show("s-forest");
+    const rows = f.rows.filter(row => row.value !== null).reverse();
+    place("forest", div => {
+      const ends = k => rows.map(row => row.ci95 ? Math.abs(row.ci95[k] - row.value) : 0);
+      const colours = rows.map((_, i) => i === rows.length - 1 ? "#D55E00" : isDark() ? "#56B4E9" : "#0072B2");
+      // one trace a colour, as the colour of an error bar is its trace's
+      const traces = [...new Set(colours)].map(colour => {
+        const at = rows.map((_, i) => i).filter(i => colours[i] === colour);
+        return { x: at.map(i => rows[i].value), y: at, mode: "markers", marker: { color: colour, size: 8 }, hoverinfo: "text",
+          hovertext: at.map(i => `${safe(rows[i].label)}<br>${f.of} ${rows[i].value.toFixed(3)}` + (rows[i].ci95 ? ` [${rows[i].ci95.map(x => x.toFixed(3)).join(", ")}]` : "")),
+          error_x: { type: "data", symmetric: false, array: at.map(i => ends(1)[i]), arrayminus: at.map(i => ends(0)[i]), color: colour, thickness: 1.5, width: 3 } };
+      });
+      plot(div, traces, { title: { text: `${f.of} of ${safe(f.recipe)}`, font: { size: 13 } }, margin: { l: 50, r: 10, t: 50, b: 40 },
+        shapes: f.marks.map((m, k) => vertical(m.at, k ? "#009E73" : ink(), k ? "dash" : "solid")),
+        annotations: f.marks.slice(1).map(m => ({ x: m.at, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: m.label, font: { size: 11, color: "#009E73" } })),
+        xaxis: { title: { text: `${f.of}, 95% intervals` }, zeroline: false },
+        yaxis: { tickfont: { size: 11 }, tickvals: rows.map((_, i) => i), ticktext: rows.map(row => safe(row.label)), range: [-.7, rows.length - .3], zeroline: false } });
+    }, 100 + 21 * rows.length);
+  });
+}
+
+const SHARES = { token_budget: ["token budget", HUES[5], ""], capacity: ["capacity (φ)", HUES[4], "/"], other: ["rest of the law", HUES[3], "."] };
+const BAR = .72;
 function channels() {
-  if (!data.channels.length) return;
-  byId("s-channels").hidden = false;
-  const kinds = { token_budget: ["token budget", HUES[5], ""], capacity: ["capacity (φ)", HUES[4], "/"], other: ["rest of the law", HUES[3], "."] };
-  const keys = [...new Set(data.channels.map(c => JSON.stringify([c.recipe, c.r])))];
-  const divs = cells(byId("channels"), keys.length);
-  keys.forEach((key, k) => {
-    const [recipe, r] = JSON.parse(key), rows = data.channels.filter(c => c.recipe === recipe && c.r === r);
-    plot(divs[k], Object.entries(kinds).map(([name, [label, colour, hatch]]) => ({
-      type: "bar", name: label, x: rows.map(c => c.budget.toPrecision(3)), y: rows.map(c => c[name]), marker: { color: colour, pattern: { shape: hatch } },
-      hoverinfo: "text", textposition: "none",
-      hovertext: rows.map(c => `${label} ${c[name].toFixed(4)}` + (c.ci95[name] ? ` [${c.ci95[name].map(x => x.toFixed(4)).join(", ")}]` : "")),
-    })), { barmode: "relative", showlegend: true, legend: { orientation: "h", y: -.3, font: { size: 10 } }, title: { text: `${safe(recipe)}, r = ${r}`, font: { size: 13 } }, xaxis: { type: "category" }, yaxis: {} });
+  [...new Set(data.channels.map(c => c.recipe))].forEach((recipe, k) => {
+    show("s-channels");
+    grid("channels", recipe, `channels-${k}`);
+    const all = data.channels.filter(c => c.recipe === recipe);
+    unique(all.map(c => c.r)).forEach(r => place(`channels-${k}`, div => {
+      const at = byId("sizes").value;
+      const rows = all.filter(c => c.r === r), splits = rows.map(c => c[at]);
+      const told = (label, split, name) => `${label} ${split[name].toFixed(4)}` + (split.ci95[name] ? ` [${split.ci95[name].map(x => x.toFixed(4)).join(", ")}]` : "");
+      // the end of a share's bar, on which its interval stands: shares of one sign are stacked
+      const names = Object.keys(SHARES);
+      const end = (split, k) => names.slice(0, k + 1).map(n => split[n]).filter(v => (v >= 0) === (split[names[k]] >= 0)).reduce((a, b) => a + b, 0);
+      const reach = all.flatMap(c => [...names.map((n, k) => [n, end(c[at], k)]), ["delta_loss", c[at].delta_loss]].flatMap(([n, y]) =>
+        c[at].ci95[n] ? c[at].ci95[n].map(x => y + x - c[at][n]) : [y])).concat(0);
+      const low = Math.min(...reach), high = Math.max(...reach), pad = (high - low) * .05;
+      const whisker = (name, dx, ys, style) => ({
+        x: rows.map((_, i) => i + dx), y: ys, mode: "markers", hoverinfo: "skip", ...style,
+        error_y: { type: "data", symmetric: false, thickness: style.thick, width: 2, color: ink(),
+          array: splits.map(s => s.ci95[name] ? s.ci95[name][1] - s[name] : 0), arrayminus: splits.map(s => s.ci95[name] ? s[name] - s.ci95[name][0] : 0) },
+      });
+      const bars = names.map(name => {
+        const [label, colour, hatch] = SHARES[name];
+        return { type: "bar", x: rows.map((_, i) => i), y: splits.map(s => s[name]), width: BAR, opacity: isDark() ? .7 : 1, marker: { color: colour, pattern: { shape: hatch, fillmode: "replace", bgcolor: colour, fgcolor: "#333", size: 6 }, line: { color: ink(), width: .5 } },
+          hoverinfo: "text", textposition: "none", hovertext: splits.map(s => told(label, s, name)) };
+      });
+      const lines = names.map((name, k) => whisker(name, (k - 1) * BAR / 4 - BAR / 8, splits.map(s => end(s, k)), { thick: 1, marker: { size: .1, color: ink() } }));
+      const whole = { ...whisker("delta_loss", BAR / 2.5, splits.map(s => s.delta_loss), { thick: 2, marker: { symbol: "diamond", size: 8, color: ink() } }),
+        hoverinfo: "text", hovertext: splits.map(s => told("change", s, "delta_loss")) };
+      plot(div, [...bars, ...lines, whole], { barmode: "relative", title: { text: `r = ${r}`, font: { size: 13 } },
+        xaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map(c => c.budget.toPrecision(3)), range: [-.6, rows.length - .4], showgrid: false, zeroline: false }, yaxis: { range: [low - pad, high + pad], zerolinecolor: ink() } });
+    }));
   });
 }
 
 function residuals() {
-  const divs = cells(byId("residuals"), data.laws.length);
-  data.laws.forEach((law, k) => {
-    plot(divs[k], unique(law.runs.r).map((r, i) => {
+  data.laws.forEach(law => {
+    show("s-residuals");
+    place("residuals", div => plot(div, unique(law.runs.r).map((r, i) => {
       const rows = law.runs.r.map((_, j) => j).filter(j => law.runs.r[j] === r);
       return { x: rows.map(j => law.runs.size[j]), y: rows.map(j => law.runs.left[j]), mode: "markers", name: `r = ${r}`, hoverinfo: "text",
         hovertext: rows.map(j => `${safe(law.runs.id[j])}<br>${law.runs.left[j].toFixed(4)} nats`), marker: { color: HUES[i % HUES.length], symbol: SYMBOLS[i % SYMBOLS.length], size: 7 } };
-    }), { title: { text: safe(law.recipe), font: { size: 13 } }, showlegend: true, legend: { orientation: "h", y: -.3 }, xaxis: sizes });
+    }), { title: { text: safe(law.recipe), font: { size: 13 } }, showlegend: true, legend: { orientation: "h", y: -.3 }, xaxis: sizes }));
   });
 }
 
 // Parameters and FLOPs: arXiv 2604.21106 and its released code, as in isodepth's accounting.py
+function account(shape, r) {
+  const { d, depth, injection, lanes, last, V, T } = shape, k = Math.min(last, r);
+  const b = 12 * d * d + 2 * d, blocks = (depth - 4) / r, scalars = lanes * lanes + 2 * lanes;
+  const held = r === 1 ? 0 : injection === "linear" ? 2 * d * d : injection === "hyperconnections" ? r * scalars : 0;
+  const pass = r > 1 && injection === "hyperconnections" ? scalars * d : held;
+  const flops = 6 * (4 * b + V * d) + (2 * (r - k) + 6 * k) * (blocks * b + pass) + 12 * 4 * d * T + (4 * (r - k) + 12 * k) * blocks * d * T;
+  return { once: 4 * b + 3 * d, rec: blocks * b, inject: held, flops, total: 4 * b + 3 * d + blocks * b + held };
+}
+// as isodepth's counting.py
+function counted(shape, r, law) {
+  const own = account(shape, r), where = law.counting;
+  if (where !== "regressed") return [own.once + (where === "once" ? own.inject : 0), own.rec + (where === "rec" ? own.inject : 0)];
+  const levels = unique([...law.runs.r, r]), x = levels.map(l => 1 / l), y = levels.map(l => account(shape, l).total);
+  const mean = list => list.reduce((a, c) => a + c, 0) / list.length;
+  const slope = mean(x.map((v, i) => (v - mean(x)) * (y[i] - mean(y)))) / mean(x.map(v => (v - mean(x)) ** 2));
+  return [mean(y) - slope * mean(x), slope / r];
+}
 function worth() {
-  const read = id => Number(byId(id).value), list = byId("worth"), p = data.laws[0].params;
-  const d = read("c-width"), r = read("c-r"), depth = read("c-depth"), V = read("c-vocab"), T = read("c-tokens");
+  const law = data.laws[byId("c-recipe").value], list = byId("worth"), r = Number(byId("c-r").value), last = byId("c-last").value;
+  const read = id => Number(byId(id).value);
+  const shape = { d: read("c-width"), depth: read("c-depth"), V: read("c-vocab"), T: read("c-tokens"), lanes: read("c-lanes"), injection: byId("c-injection").value, last: last === "" ? r : Number(last) };
+  byId("l-lanes").hidden = shape.injection !== "hyperconnections";
   list.replaceChildren();
   const say = (name, text) => { make("dt", name, list); make("dd", text, list); };
-  if (![d, r, depth, V, T].every(x => Number.isInteger(x) && x >= 1) || depth < 5 || (depth - 4) % r) {
+  const { d, depth, V, T, lanes } = shape;
+  if (![d, r, depth, V, T, lanes, shape.last].every(x => Number.isInteger(x) && x >= 1) || depth < 5 || (depth - 4) % r) {
     say("Not possible", "every field is a whole number of at least 1, and r divides depth − 4"); return;
   }
-  const b = 12 * d * d + 2 * d, blocks = (depth - 4) / r, inject = r === 1 ? 0 : 2 * d * d;
-  const once = 4 * b + 3 * d, rec = blocks * b;
-  const flops = 6 * (4 * b + V * d) + 6 * r * (rec + inject) + 12 * 4 * d * T + 12 * r * blocks * d * T;
-  const where = data.laws[0].counting;
-  const equal = phi => once + (where === "once" ? inject : 0) + r ** phi * (rec + (where === "rec" ? inject : 0));
+  if (shape.last > r) { say("Not possible", "no more passes with gradient than recurrences"); return; }
+  if (law.counting === "regressed" && unique([...law.runs.r, r]).some(l => (depth - 4) % l)) {
+    say("Not possible", "counting by regression over the fitted r needs each of them to divide depth − 4"); return;
+  }
+  const own = account(shape, r), [once, rec] = counted(shape, r, law), equal = phi => once + r ** phi * rec;
   // the unlooped width w of the same cost: 6(depth(12w² + 2w) + V·w) + 12·depth·w·T = flops
-  const q = 72 * depth, h = 12 * depth + 6 * V + 12 * depth * T, w = (-h + Math.sqrt(h * h + 4 * q * flops)) / (2 * q);
-  const ends = data.laws[0].phi_ci95;
-  say("Unique parameters", size(once + rec + inject));
-  say("Unlooped size of equal loss", size(equal(p.phi)) + (ends ? ` [${size(equal(ends[0]))}, ${size(equal(ends[1]))}], from the interval of φ` : ""));
+  const q = 72 * depth, h = 12 * depth + 6 * V + 12 * depth * T, w = (-h + Math.sqrt(h * h + 4 * q * own.flops)) / (2 * q);
+  const ends = law.phi_ci95, most = Math.max(...law.runs.r);
+  say("Unique parameters", size(own.total));
+  say("Unlooped size of equal loss", size(equal(law.params.phi)) + (ends ? ` [${size(equal(ends[0]))}, ${size(equal(ends[1]))}], from the interval of φ` : "") + (r > most ? `; r = ${r} lies beyond the fitted ${most}: r^φ is extrapolated` : ""));
   say("Unlooped size of equal training cost", size(depth * (12 * w * w + 2 * w) + 3 * w));
-  say("Training FLOPs per token", flops.toPrecision(4));
+  say("Training FLOPs per token", own.flops.toPrecision(4));
 }
 
 const shown = { column: 0, down: false, all: false };
+const FIRST = 100;
+const words = new Intl.Collator(undefined, { numeric: true });
 function table() {
-  const { columns, rows } = data.runs, words = byId("search").value.toLowerCase();
-  const found = rows.filter(row => row.some(x => String(x ?? "").toLowerCase().includes(words)));
+  const { columns, rows, file } = data.runs, sought = byId("search").value.toLowerCase();
+  const found = rows.filter(row => row.some(x => String(x ?? "").toLowerCase().includes(sought)));
   const value = row => row[shown.column];
-  found.sort((a, b) => (typeof value(a) === "number" && typeof value(b) === "number" ? value(a) - value(b) : String(value(a) ?? "").localeCompare(String(value(b) ?? ""))) * (shown.down ? -1 : 1));
+  found.sort((a, b) => (typeof value(a) === "number" && typeof value(b) === "number" ? value(a) - value(b) : words.compare(String(value(a) ?? ""), String(value(b) ?? ""))) * (shown.down ? -1 : 1));
   const body = byId("runs").tBodies[0], head = byId("runs").tHead, line = document.createElement("tr");
   columns.forEach((name, i) => {
     const cell = make("th", undefined, line), button = make("button", name + (i === shown.column ? (shown.down ? " ↓" : " ↑") : ""), cell);
@@ -219,19 +281,27 @@ function table() {
     button.onclick = () => { shown.down = shown.column === i && !shown.down; shown.column = i; table(); head.querySelectorAll("button")[i].focus(); };
   });
   head.replaceChildren(line);
-  body.replaceChildren(...(shown.all ? found : found.slice(0, 100)).map(row => {
+  body.replaceChildren(...(shown.all ? found : found.slice(0, FIRST)).map(row => {
     const made = document.createElement("tr");
     row.forEach(x => make("td", typeof x === "number" ? (Number.isInteger(x) && Math.abs(x) < 1e6 ? x : x.toPrecision(5)) : x ?? "", made));
     return made;
   }));
-  byId("count").textContent = `${found.length} of ${rows.length} runs`;
-  byId("more").hidden = shown.all || found.length <= 100;
+  const cut = !shown.all && found.length > FIRST;
+  byId("count").textContent = `${found.length} of ${rows.length} runs` + (cut ? `, the first ${FIRST} shown; all of them: ${file}, in this page's folder` : "");
+  byId("more").hidden = !cut;
 }
 
-function draw() { curves(); profile(); forest(); channels(); residuals(); }
-
-byId("title").textContent = data.title;
-byId("formula").textContent = data.laws[0].formula;
+byId("title").textContent = document.title = data.title;
+data.headlines.forEach(text => make("li", text, byId("headlines")));
+byId("formula").textContent = data.laws.length ? data.laws[0].formula : "";
+data.tables.forEach(({ title, columns, rows }) => {
+  const table = make("table", undefined, make("div", undefined, byId("tables")));
+  table.parentElement.className = "scroll";
+  make("caption", title, table);
+  const head = make("tr", undefined, make("thead", undefined, table)), body = make("tbody", undefined, table);
+  columns.forEach(name => make("th", name, head));
+  rows.forEach(row => { const made = make("tr", undefined, body); row.forEach(x => make("td", x, made)); });
+});
 Object.entries(data.lists).forEach(([title, said]) => {
   if (!said.length) return;
   const box = make("details", undefined, byId("lists"));
@@ -240,16 +310,17 @@ Object.entries(data.lists).forEach(([title, said]) => {
   said.forEach(s => make("li", s, list));
 });
 Object.entries(data.made).forEach(([name, text]) => { make("dt", name, byId("made")); make("dd", text, byId("made")); });
-data.laws.forEach((law, i) => { if (law.slider.length) make("option", law.recipe, byId("recipe")).value = i; });
+data.laws.forEach((law, i) => {
+  if (!law.slider.length) return;
+  make("option", law.recipe, byId("recipe")).value = i;
+  make("option", law.recipe, byId("c-recipe")).value = i;
+});
 if (byId("recipe").options.length) {
-  byId("held").hidden = false;
+  show("held"); show("s-calculator");
   choose();
   byId("recipe").onchange = choose;
   byId("phi").oninput = slide;
-  byId("reset").onclick = () => { const at = Number(byId("recipe").value); set[at] = { phi: data.laws[at].params.phi, refit: null }; choose(); panels(data.laws[at], at, byId(`law-${at}`)); };
-}
-if (data.laws[0].slider.length && data.laws[0].counting !== "regressed") {
-  byId("s-calculator").hidden = false;
+  byId("reset").onclick = () => { const at = Number(byId("recipe").value); set[at] = { phi: data.laws[at].params.phi, refit: null }; choose(); redraw(at); };
   byId("calculator").oninput = worth;
   byId("calculator").onsubmit = event => event.preventDefault();
   worth();
@@ -263,5 +334,36 @@ byId("copy").onclick = () => {
   area.remove(); byId("copy").focus();
 };
 table();
-draw();
-dark.addEventListener("change", draw);
+curves(); profiles(); forests(); channels(); residuals();
+byId("sizes").onchange = () => plots.filter(p => p.div.closest("#channels")).forEach(p => p.draw(p.div));
+
+// What the reader sees first is drawn first; the rest, from the top down, when the browser is idle.
+// data-drawn: milliseconds from the start of loading to the last plot.
+const waiting = [...plots];
+const drawNext = () => { const p = waiting.shift(); p.draw(p.div); };
+const idle = window.requestIdleCallback ?? (task => setTimeout(() => task({ timeRemaining: () => 0 }), 1));
+function whenIdle(deadline) {
+  do if (waiting.length) drawNext(); while (waiting.length && deadline.timeRemaining() > 10);
+  if (waiting.length) idle(whenIdle); else root.dataset.drawn = Math.round(performance.now());
+}
+while (waiting.length && waiting[0].div.getBoundingClientRect().top < innerHeight) drawNext();
+idle(whenIdle);
+function drawAll() {
+  waiting.length = 0;
+  if (budgets.length) legend();
+  plots.forEach(p => p.draw(p.div));
+}
+dark.addEventListener("change", drawAll);
+// On paper: light, as wide as the sheet, nothing folded away.
+let folded = [];
+addEventListener("beforeprint", () => {
+  root.classList.add("printing");
+  folded = [...document.querySelectorAll("details:not([open])")];
+  folded.forEach(box => { box.open = true; });
+  drawAll();
+});
+addEventListener("afterprint", () => {
+  root.classList.remove("printing");
+  folded.forEach(box => { box.open = false; });
+  drawAll();
+});
