@@ -49,7 +49,7 @@ class ImportCommand(Output):
     a value may be a column"""
 
     def run(self) -> None:
-        from isodepth.runs.importing import import_runs
+        from isodepth.runs.importing import import_runs, listed
         from isodepth.runs.writing import check_ending, write_runs
 
         check_ending(self.out)
@@ -65,7 +65,7 @@ class ImportCommand(Output):
         for column, origin in found.columns.items():
             self.say(f"{column} ← {origin}")
         if found.others:
-            self.say(f"kept as they are: {', '.join(found.others)}")
+            self.say(f"{len(found.others)} others kept as they are: {listed(found.others)}")
         self.write(
             _told(self, found.runs, self.out)
             | {"columns": found.columns, "others": list(found.others)}

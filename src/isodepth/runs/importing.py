@@ -178,7 +178,7 @@ class _Draft:
         raise InputError(
             f"{self.source.name}: nothing gives {', '.join(missing)}; say what does: {gives}"
             + ("; --account counts models built as isodepth builds them" if counts else "")
-            + f". Its columns: {_listed(self.source.columns)}"
+            + f". Its columns: {listed(self.source.columns)}"
         )
 
     def table(self) -> RawTable:
@@ -212,7 +212,7 @@ def factors(text: str, source: RawTable, option: str) -> list[str]:
             hint = (
                 f"did you mean {' or '.join(map(repr, close))}?"
                 if close
-                else f"its columns: {_listed(known)}"
+                else f"its columns: {listed(known)}"
             )
             raise InputError(f"{option}: {source.name} has no column {part!r}; {hint}")
     if not any(part in known for part in parts):
@@ -220,7 +220,8 @@ def factors(text: str, source: RawTable, option: str) -> list[str]:
     return parts
 
 
-def _listed(columns: Sequence[str]) -> str:
+def listed(columns: Sequence[str]) -> str:
+    """The first names of columns, as a message shows them."""
     return ", ".join(columns[:_SHOWN]) + (", …" if len(columns) > _SHOWN else "")
 
 
@@ -238,7 +239,7 @@ def _read_logs(
     if longer:
         notes.append(
             f"{longer} of {len(table.rows)} logs go on after the row that was read, the last one "
-            "with a loss"
+            "with a loss (an empty cell or null is none)"
         )
     if "run_id" in table.columns:
         return table
