@@ -33,7 +33,7 @@ function plot(div, traces, layout) {
   const axis = { gridcolor: line(), zerolinecolor: line(), automargin: true };
   const whole = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink(), size: 12 },
-    margin: { l: 50, r: 10, t: 30, b: 40 }, showlegend: false, hovermode: "closest", dragmode: false,
+    width: div.clientWidth, margin: { l: 50, r: 10, t: 30, b: 40 }, showlegend: false, hovermode: "closest", dragmode: false,
     ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
   div.setAttribute("role", "img");
