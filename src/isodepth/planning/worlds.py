@@ -32,6 +32,12 @@ class Candidates:
     tokens: Array  # (n,) training tokens
     flops: Array  # (n,) training FLOPs of one run
     budget_flops: Array  # (n,) nominal training FLOPs of its iso-FLOP group
+    seconds: Array | None = None  # (n,) of one run, where time is what a design is to spend
+
+    @property
+    def cost(self) -> Array:
+        """(n,) what a design spends on each: seconds where they are given, else FLOPs."""
+        return self.flops if self.seconds is None else self.seconds
 
 
 def prior(runs: Runs | str | Path, *, recipe: str | None = None, seed: int = 0) -> list[Fit]:

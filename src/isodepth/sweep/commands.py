@@ -33,15 +33,20 @@ class PlanCommand(Request):
     out: Annotated[Path | None, arg(metavar="PLAN.json")] = None
     """file for the plan, which `isodepth sweep` takes"""
     target_ci: float | None = None
-    """choose the cheapest runs of one recipe that give φ this closely: half of the 95% interval"""
+    """design: the cheapest runs of one recipe that give φ this closely, half of the 95% interval"""
+    gpu_hours: float | None = None
+    """design: hours of the device (of a core, for cpu) that all runs may take together; alone: the
+    narrowest interval for them, with --target-ci: the fewest hours up to these"""
     max_runs: int | None = None
-    """with --target-ci: runs in all, at most"""
+    """design: runs in all, at most"""
+    width_multiple: int | None = None
+    """design: widths are multiples of this (of the head size)"""
     noise: tuple[float, ...] | None = None
-    """with --target-ci: standard deviations of the log loss to suppose, averaged over
-    (0.0025 0.004, about the published runs' residuals)"""
+    """design: standard deviations of the log loss to suppose, averaged over (0.0025 0.004, about
+    the published runs' residuals)"""
     check_share: float | None = None
-    """with --target-ci: share of the FLOPs held for a third r, a third budget and replicates,
-    which show whether the law holds (0.1)"""
+    """design: share of the cost held for a third r, a third budget and replicates, which show
+    whether the law holds (0.1)"""
 
     def run(self) -> None:
         spec = self.spec()
@@ -56,27 +61,32 @@ class PlanCommand(Request):
 
     def plan(self, spec: Spec) -> Plan:
         """The grid, or the cheapest runs for the interval wanted."""
-        if self.target_ci is None:
-            for name in ("max_runs", "noise", "check_share"):
+        if self.target_ci is None and self.gpu_hours is None:
+            for name in ("max_runs", "width_multiple", "noise", "check_share"):
                 if getattr(self, name) is not None:
-                    raise InputError(f"--{name.replace('_', '-')} is for plans with --target-ci")
+                    raise InputError(
+                        f"--{name.replace('_', '-')} is for designs: give --target-ci or "
+                        "--gpu-hours"
+                    )
             from isodepth.sweep.plan import make_plan
 
             return make_plan(spec, self.law(spec))
         if self.n_widths is not None:
-            raise InputError("--n-widths has no part in --target-ci, which chooses the widths")
+            raise InputError("--n-widths has no part in a design, which chooses the widths")
         from isodepth.fitting import Fit
         from isodepth.planning.worlds import NOISES, prior
-        from isodepth.sweep.target import plan_for
+        from isodepth.sweep.target import Wish, plan_for
 
-        return plan_for(
-            spec,
-            self.target_ci,
-            prior("published") if self.fit_file is None else [Fit.load(self.fit_file)],
-            noises=NOISES if self.noise is None else self.noise,
+        wish = Wish(
+            half_width=self.target_ci,
+            gpu_hours=self.gpu_hours,
             max_runs=self.max_runs,
+            width_multiple=self.width_multiple,
+            noises=NOISES if self.noise is None else self.noise,
             check_share=0.1 if self.check_share is None else self.check_share,
         )
+        fits = prior("published") if self.fit_file is None else [Fit.load(self.fit_file)]
+        return plan_for(spec, wish, fits)
 
 
 def show_plan(plan: Plan, *, stderr: bool) -> None:

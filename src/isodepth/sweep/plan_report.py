@@ -49,10 +49,20 @@ def plan_report(plan: Plan) -> RenderableType:
 
 def _predicted(found: Prediction) -> list[str]:
     worlds = "; ".join(f"{name}: ±{half:.3f}" for name, half in found.by_world.items())
+    wanted = "the narrowest" if found.target is None else f"wanted ± {found.target:g}"
+    lines = [f"φ ± {found.half_width:.3f} expected (95%; {wanted}): {worlds}"]
+    if found.target is not None and found.half_width > found.target:
+        needed = "" if found.needed is None else f", which takes {found.needed:.3g} {found.unit}"
+        lines.append(
+            f"  wider than wanted: {' and '.join(found.limits)} don't give ± "
+            f"{found.target:g}{needed}"
+        )
+    elif found.limits:
+        lines.append(f"  within the limits: {' and '.join(found.limits)}")
     return [
-        f"φ ± {found.half_width:.3f} expected (95%; wanted ± {found.target:g}): {worlds}",
-        f"  {found.held_flops:.3g} FLOPs held for checking the law; none of the "
-        f"{found.n_candidates} cells' designs does it below {found.bound_flops:.3g} FLOPs",
+        *lines,
+        f"  {found.held:.3g} {found.unit} held for checking the law; none of the "
+        f"{found.n_candidates} cells' designs does it below {found.bound:.3g} {found.unit}",
         *(f"  supposed: {assumption}" for assumption in found.assumptions),
         *(f"  it can't tell {what}" for what in found.cannot_tell),
     ]
