@@ -52,6 +52,7 @@ def fit(
     huber_delta: float = 1e-3,
     bootstrap: int = DEFAULT_RESAMPLES,
     seed: int = 0,
+    sensitivity: bool = True,
     on_progress: Progress | None = None,
 ) -> Fit:
     """Fit a loss law to one recipe of a run table, with intervals and every diagnostic.
@@ -70,6 +71,8 @@ def fit(
     huber_delta: Huber's threshold on log-loss residuals.
     bootstrap: resamples behind the intervals; 0 for none.
     seed: of the resampling.
+    sensitivity: whether φ is also wanted under every other law, estimator and counting, which takes
+        most of the time.
     on_progress: called with a stage's name and the share of the whole that is done.
 
     Raises InputError for an unusable table or choice.
@@ -103,7 +106,7 @@ def fit(
     lack = lack_of_fit(problem, best)
     ahead = extrapolation(problem, best)
     step("sensitivity", 0.65)
-    alternatives = _sensitivity(problem, best, known, seed, bool(bootstrap))
+    alternatives = _sensitivity(problem, best, known, seed, bool(bootstrap)) if sensitivity else []
     step("done", 1.0)
 
     params, ci95 = _parameters(problem, best, known, resamples)

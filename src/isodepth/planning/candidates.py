@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from isodepth.errors import InputError
+from isodepth.fitting.problem import budgets_of
 from isodepth.fitting.result import Fit
+from isodepth.laws import Array
 from isodepth.planning.cost import Device, memory_bytes
 from isodepth.planning.grid import (
     HIGHEST,
@@ -84,10 +87,29 @@ def _widths(law: Fit, recipe: Recipe, r: int, flops: float, shape: Shape, unit: 
     return [unit * k for k in range(max(first, 1), last + 1)]
 
 
+def candidates_of_runs(frame: pd.DataFrame) -> Candidates:
+    """Finished runs of a table as a design's own; NaN where their FLOPs or budgets aren't known."""
+    unknown = np.full(len(frame), np.nan)
+    budgets = budgets_of(frame)
+
+    def column(name: str) -> Array:
+        return frame[name].to_numpy(dtype=float)
+
+    return Candidates(
+        recurrences=column("recurrences"),
+        n_once=column("n_once"),
+        n_rec=column("n_rec"),
+        n_inject=column("n_inject"),
+        tokens=column("tokens"),
+        flops=column("flops") if "flops" in frame else unknown,
+        budget_flops=unknown if budgets is None else budgets,
+    )
+
+
 def candidates_of(cells: list[Cell], *, timed_on: Device | None = None) -> Candidates:
     """The cells' numbers, in their order; with their seconds where time is what is to be spent."""
 
-    def column(values: list[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def column(values: list[float]) -> Array:
         return np.array(values, dtype=float)
 
     return Candidates(

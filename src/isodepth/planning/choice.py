@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from isodepth.errors import InputError
 from isodepth.laws import Array, Integers
-from isodepth.planning.design import LEVEL, Continuous, Limits, Worlds, continuous, exact
+from isodepth.planning.design import (
+    LEVEL,
+    Continuous,
+    Limits,
+    Worlds,
+    continuous,
+    exact,
+    least_cost,
+)
 from isodepth.planning.worlds import Candidates
 
 _CLOSE = 0.005  # relative cost to which the cheapest design is found
@@ -69,6 +77,15 @@ def best_for(
     if check_share:
         held, fixed = _checks(worlds, candidates, counts, limits, check_share * spend)
         counts = exact(worlds, cost, spend, limits=limits, fixed=fixed, ideal=best)
+    choice = choice_of(worlds, candidates, counts)
+    if worlds.known is None:  # the bound proved for the best design is above that at these runs
+        choice = replace(choice, bound=best.flops(worlds.variance(counts)))
+    return replace(choice, held=held)
+
+
+def choice_of(worlds: Worlds, candidates: Candidates, counts: Integers) -> Choice:
+    """What runs chosen in another way, counts (n,), would give."""
+    cost = candidates.cost
     widths = worlds.half_widths(counts)
     kinds = np.array(worlds.names)
     by_world = {
@@ -77,12 +94,12 @@ def best_for(
     }
     return Choice(
         counts=counts,
-        held=held,
+        held=np.zeros_like(counts),
         flops=float(counts @ candidates.flops),
         cost=float(counts @ cost),
         half_width=worlds.half_width(counts),
         by_world=by_world,
-        bound=best.flops(worlds.variance(counts)),
+        bound=least_cost(worlds, cost, counts),
         unmet=_unmet(candidates, counts),
     )
 
@@ -105,9 +122,12 @@ def cheapest(
         raise InputError(f"the half-width wanted, {target:g}, must be a positive number")
     ideal = continuous(worlds, candidates.cost)
     z = float(stats.norm.ppf(0.5 + LEVEL / 2))
-    low = max(ideal.flops((target / z) ** 2), float(candidates.cost.min()))
-    high, best = low, None
+    least = float(candidates.cost.min())
+    low = max(ideal.flops((target / z) ** 2), least)
     most = low * _HIGHEST
+    if worlds.known is not None:  # the optimum of new runs alone bounds nothing
+        low = least
+    high, best = low, None
     if limits.max_runs is not None:
         most = min(most, max(low, limits.max_runs * float(candidates.cost.max())))
     while True:
@@ -145,8 +165,8 @@ def _checks(
     cost = candidates.cost
     telling = worlds.sensitivity(counts) / cost
     held = np.zeros_like(counts)
-    for level in (candidates.recurrences, candidates.budget_flops):
-        used = set(level[counts + held > 0].tolist())
+    for level, there in _levels(candidates):
+        used = set(level[counts + held > 0].tolist()) | set(there.tolist())
         missing = ~np.isin(level, list(used)) & (cost <= spend - held @ cost)
         if len(used) < _LEAST_LEVELS and missing.any():
             held[np.argmax(np.where(missing, telling, -1.0))] += 1
@@ -163,7 +183,7 @@ def _checks(
 
 def _unmet(candidates: Candidates, counts: Integers) -> tuple[str, ...]:
     used = counts > 0
-    r, budgets = (np.unique(x[used]) for x in (candidates.recurrences, candidates.budget_flops))
+    r, budgets = (np.union1d(x[used], there) for x, there in _levels(candidates))
     found = []
     if r.size < _LEAST_LEVELS:
         found.append(
@@ -179,10 +199,28 @@ def _unmet(candidates: Candidates, counts: Integers) -> tuple[str, ...]:
             f"φ outside {budgets[0]:.3g} to {budgets[-1]:.3g} FLOPs a run: beyond them the law is "
             "extrapolated"
         )
-    replicates = int(np.maximum(counts - 1, 0).sum())
+    replicates = int(np.maximum(counts - 1, 0).sum()) + _replicates(candidates.made)
     if replicates < _LEAST_REPLICATES:
         found.append("noise apart from the law's misfit: too few replicates")
     return tuple(found)
+
+
+def _levels(candidates: Candidates) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """r and budgets: of the candidates, and of the runs already made."""
+    made = candidates.made
+    none = np.empty(0)
+    return (
+        (candidates.recurrences, none if made is None else made.recurrences),
+        (candidates.budget_flops, none if made is None else made.known_budgets),
+    )
+
+
+def _replicates(made: Candidates | None) -> int:
+    """Runs already made beyond the first of their kind."""
+    if made is None:
+        return 0
+    kinds = np.stack([made.recurrences, made.n_once, made.n_rec, made.tokens])
+    return int(made.flops.size - np.unique(kinds, axis=1).shape[1])
 
 
 def _listed(values: Array) -> str:

@@ -18,7 +18,7 @@ from isodepth.runs import Runs
 # about the coupled law and 0.0037 about the additive one (rms, Huber fits of all 116 runs).
 NOISES = (0.0025, 0.004)
 PRIOR_LAWS: tuple[LawName, ...] = ("additive", "coupled")
-_RESAMPLES = 50
+RESAMPLES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,40 @@ class Candidates:
     flops: Array  # (n,) training FLOPs of one run
     budget_flops: Array  # (n,) nominal training FLOPs of its iso-FLOP group
     seconds: Array | None = None  # (n,) of one run, where time is what a design is to spend
+    made: Candidates | None = None  # runs that are there already, and cost nothing
 
     @property
     def cost(self) -> Array:
         """(n,) what a design spends on each: seconds where they are given, else FLOPs."""
         return self.flops if self.seconds is None else self.seconds
 
+    @property
+    def known_budgets(self) -> Array:
+        """Nominal training FLOPs of those whose iso-FLOP group is known."""
+        return self.budget_flops[np.isfinite(self.budget_flops)]
+
+    def followed_by(self, more: Candidates) -> Candidates:
+        """Both, as runs to be counted in FLOPs."""
+
+        def joined(name: str) -> Array:
+            return np.concatenate([getattr(self, name), getattr(more, name)])
+
+        return Candidates(
+            recurrences=joined("recurrences"),
+            n_once=joined("n_once"),
+            n_rec=joined("n_rec"),
+            n_inject=joined("n_inject"),
+            tokens=joined("tokens"),
+            flops=joined("flops"),
+            budget_flops=joined("budget_flops"),
+        )
+
 
 def prior(runs: Runs | str | Path, *, recipe: str | None = None, seed: int = 0) -> list[Fit]:
     """One fit of every supposed law, with resamples. Raises InputError where φ can't be told."""
     fits = [
-        fit(runs, recipe=recipe, law=law, bootstrap=_RESAMPLES, seed=seed) for law in PRIOR_LAWS
+        fit(runs, recipe=recipe, law=law, bootstrap=RESAMPLES, seed=seed, sensitivity=False)
+        for law in PRIOR_LAWS
     ]
     for one in fits:
         if one.phi is None:
@@ -62,7 +85,7 @@ def worlds(
     Worlds: every fit × (its optimum and the first `draws` of its resamples) × every noise, all of
     one weight within a fit and noise, and the same for every fit and noise. noises: standard
     deviations of the log loss, alike for all runs and independent between them. The variance is
-    that of the fit's own estimator (`huber_variance`).
+    that of the fit's own estimator (`huber_variance`). What `candidates.made` tell is known.
     Raises InputError for fits without φ, counting by regression, or noises that aren't positive.
     """
     if not noises or min(noises) <= 0:
@@ -70,6 +93,10 @@ def worlds(
     for one in fits:
         if one.conventions.count_injection == "regressed" or one.conventions.multiplicity == "free":
             raise InputError("a design needs fits with multiplicity power, not counted `regressed`")
+    if candidates.made is not None:
+        both = candidates.made.followed_by(candidates)
+        known = np.arange(candidates.made.flops.size)
+        return worlds(both, fits, noises=noises, draws=draws).knowing(known)
     width = max(one.fitted.theta.size for one in fits)
     rows, targets, sizes, names = [], [], [], []
     for one in fits:
@@ -85,7 +112,7 @@ def worlds(
             rows.append(padded / (noise * np.sqrt(factor)))
             targets.append(target)
             sizes.append(np.full(k, p))
-            names += [f"{one.conventions.law}, noise {noise:g}"] * k
+            names += [f"{one.conventions.law}, noise {noise:.3g}"] * k
     count = np.array([len(part) for part in rows])
     return Worlds(
         rows=np.concatenate(rows),

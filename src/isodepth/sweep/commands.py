@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 from isodepth.errors import InputError
 from isodepth.output import Output
 from isodepth.sweep.request import Request
+from isodepth.sweep.wanted import Wanted
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
@@ -22,31 +23,22 @@ if TYPE_CHECKING:
     from isodepth.sweep.ledger import Ledger
     from isodepth.sweep.plan import Plan
     from isodepth.sweep.spec import Spec
+    from isodepth.sweep.target import Wish
 
 SweepFolder = Annotated[Positional[Path], arg(metavar="DIR", help="folder of a sweep")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanCommand(Request):
+class PlanCommand(Wanted, Request):
     """Plan a sweep: every run with its settings, size, cost and time, as JSON."""
 
     out: Annotated[Path | None, arg(metavar="PLAN.json")] = None
     """file for the plan, which `isodepth sweep` takes"""
-    target_ci: float | None = None
-    """design: the cheapest runs of one recipe that give φ this closely, half of the 95% interval"""
-    gpu_hours: float | None = None
-    """design: hours of the device (of a core, for cpu) that all runs may take together; alone: the
-    narrowest interval for them, with --target-ci: the fewest hours up to these"""
-    max_runs: int | None = None
-    """design: runs in all, at most"""
-    width_multiple: int | None = None
-    """design: widths are multiples of this (of the head size)"""
-    noise: tuple[float, ...] | None = None
-    """design: standard deviations of the log loss to suppose, averaged over (0.0025 0.004, about
-    the published runs' residuals)"""
-    check_share: float | None = None
-    """design: share of the cost held for a third r, a third budget and replicates, which show
-    whether the law holds (0.1)"""
+    runs: Annotated[str | None, arg(metavar="RUNS")] = None
+    """design: runs made already, which count at no cost; without --fit they tell the laws that are
+    supposed, without --noise the noise"""
+    next: int | None = None
+    """with --runs: that many more runs, each the one that narrows most for its FLOPs"""
 
     def run(self) -> None:
         spec = self.spec()
@@ -61,32 +53,35 @@ class PlanCommand(Request):
 
     def plan(self, spec: Spec) -> Plan:
         """The grid, or the cheapest runs for the interval wanted."""
-        if self.target_ci is None and self.gpu_hours is None:
-            for name in ("max_runs", "width_multiple", "noise", "check_share"):
-                if getattr(self, name) is not None:
-                    raise InputError(
-                        f"--{name.replace('_', '-')} is for designs: give --target-ci or "
-                        "--gpu-hours"
-                    )
-            from isodepth.sweep.plan import make_plan
+        from isodepth.sweep.plan import make_plan
+        from isodepth.sweep.target import plan_for
 
+        if self.target_ci is None and self.gpu_hours is None and self.next is None:
+            ways = "--target-ci, --gpu-hours or --next"
+            self.refuse_limits(ways)
+            if self.runs is not None:
+                raise InputError(f"--runs is for designs: give {ways}")
             return make_plan(spec, self.law(spec))
         if self.n_widths is not None:
             raise InputError("--n-widths has no part in a design, which chooses the widths")
-        from isodepth.fitting import Fit
-        from isodepth.planning.worlds import NOISES, prior
-        from isodepth.sweep.target import Wish, plan_for
+        return plan_for(spec, *self.design(spec))
 
-        wish = Wish(
-            half_width=self.target_ci,
-            gpu_hours=self.gpu_hours,
-            max_runs=self.max_runs,
-            width_multiple=self.width_multiple,
-            noises=NOISES if self.noise is None else self.noise,
-            check_share=0.1 if self.check_share is None else self.check_share,
-        )
-        fits = prior("published") if self.fit_file is None else [Fit.load(self.fit_file)]
-        return plan_for(spec, wish, fits)
+    def design(self, spec: Spec) -> tuple[Wish, list[Fit]]:
+        """What is wanted, and the laws to suppose."""
+        from isodepth.fitting import Fit
+        from isodepth.planning.supposed import supposed
+        from isodepth.planning.worlds import NOISES, prior
+        from isodepth.runs import load_runs
+        from isodepth.sweep.target import recipe_of
+
+        own = None if self.fit_file is None else [Fit.load(self.fit_file)]
+        if self.runs is None:
+            return self.wish(NOISES, next_runs=self.next), own or prior("published")
+        made = load_runs(self.runs)
+        if own is not None and self.noise is not None:
+            return self.wish(self.noise, made=made, next_runs=self.next), own
+        told = supposed(made, recipe_of(made, spec))
+        return self.wish(told.noises, made=made, next_runs=self.next), own or told.fits
 
 
 def show_plan(plan: Plan, *, stderr: bool) -> None:

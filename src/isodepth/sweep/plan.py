@@ -75,6 +75,9 @@ class Prediction:
     held: float  # [unit] of runs held for checking the law
     limits: tuple[str, ...]  # that the runs had to keep, in words
     needed: float | None  # [unit] that the target takes, where the limits don't give it
+    before: float | None  # half-width that the runs made already give; None: none are
+    # beside runs made already: (run, half-width with it and those before), the most telling first
+    steps: tuple[tuple[str, float], ...]
     assumptions: tuple[str, ...]
     cannot_tell: tuple[str, ...]
 
@@ -278,10 +281,15 @@ def load_plan(file: Path) -> Plan:
             runs=tuple(PlannedRun(**run) for run in content["runs"]),
             waiting=tuple(_of(Budget, one) for one in content["waiting"]),
             assumptions=tuple(content["assumptions"]),
-            prediction=_of(Prediction, predicted) if predicted else None,
+            prediction=_prediction(predicted) if predicted else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not a plan written by `isodepth plan`") from error
+
+
+def _prediction(saved: dict[str, Any]) -> Prediction:
+    steps = tuple((str(run), float(half)) for run, half in saved["steps"])
+    return replace(_of(Prediction, saved), steps=steps)
 
 
 def _of(kind: type, values: dict[str, Any]) -> Any:

@@ -44,7 +44,26 @@ def plan_report(plan: Plan) -> RenderableType:
         lines.append(f"not counted: budgets {waiting}, whose widths wait for the first budget")
     if plan.prediction is not None:
         lines += _predicted(plan.prediction)
-    return Group(table, *(Text(line) for line in lines))
+    parts: list[RenderableType] = [table, *(Text(line) for line in lines)]
+    if plan.prediction is not None and plan.prediction.steps:
+        parts.append(_steps(plan, plan.prediction))
+    return Group(*parts)
+
+
+def _steps(plan: Plan, found: Prediction) -> Table:
+    """The runs one after the other, with what each is expected to add."""
+    title = f"after the runs that are there, φ ± {found.before:.3f} expected:"
+    table = Table(title=title, title_justify="left")
+    for name in ("", "next run", "FLOPs", "time", "FLOPs so far", "φ ±"):
+        table.add_column(name, justify="left" if name == "next run" else "right")
+    by_name = {run.run_id: run for run in plan.runs}
+    total = 0.0
+    for i, (name, half) in enumerate(found.steps, 1):
+        run = by_name[name]
+        total += run.flops
+        cells = (f"{run.flops:.3g}", duration(run.seconds), f"{total:.3g}", f"{half:.3f}")
+        table.add_row(str(i), name, *cells)
+    return table
 
 
 def _predicted(found: Prediction) -> list[str]:
