@@ -72,7 +72,7 @@ class FitOptions(LawOptions):
     multiplicity: Literal["power", "free"] = "power"
     """m(r) = r^φ, or an m of its own for every r."""
 
-    def fit(self, runs: Any, out: Path | None = None) -> Any:
+    def fit(self, runs: Any, out: Path | None = None, *, at_budgets: tuple[float, ...] = ()) -> Any:
         """Fit, and write the folder where one is asked for, under one progress bar."""
         from isodepth.fitting import fit
 
@@ -87,6 +87,7 @@ class FitOptions(LawOptions):
                 huber_delta=self.huber_delta,
                 bootstrap=self.bootstrap,
                 seed=self.seed,
+                at_budgets=at_budgets,
                 on_progress=on_progress,
             )
             if out is not None:
@@ -104,12 +105,14 @@ class FitCommand(FitOptions):
     runs: RunsArgument
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Folder for figures, the report and fit.json."""
+    at_budgets: tuple[float, ...] = ()
+    """Training FLOPs of a run at which φ is wanted, if it may drift with their logarithm."""
 
     def run(self) -> None:
         from isodepth.report.tables import fit_report
         from isodepth.runs import load_runs
 
-        result = self.fit(load_runs(self.runs), self.out)
+        result = self.fit(load_runs(self.runs), self.out, at_budgets=self.at_budgets)
         self.deliver(result.to_dict(), fit_report(result))
         if self.out is not None:
             self.say(f"figures, report and fit.json: {self.out}")

@@ -14,6 +14,7 @@ import pandas as pd
 from isodepth.counting import COUNTINGS, Counting, why_not_regressed
 from isodepth.errors import InputError
 from isodepth.fitting.diagnostics import extrapolation, lack_of_fit
+from isodepth.fitting.drift import drift
 from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import Identified, identify, tokens_follow_size
 from isodepth.fitting.problem import Conventions, Estimator, Problem, build
@@ -53,6 +54,7 @@ def fit(
     bootstrap: int = DEFAULT_RESAMPLES,
     seed: int = 0,
     sensitivity: bool = True,
+    at_budgets: tuple[float, ...] = (),
     on_progress: Progress | None = None,
 ) -> Fit:
     """Fit a loss law to one recipe of a run table, with intervals and every diagnostic.
@@ -73,6 +75,7 @@ def fit(
     seed: of the resampling.
     sensitivity: whether φ is also wanted under every other law, estimator and counting, which takes
         most of the time.
+    at_budgets: training FLOPs of a run at which φ is wanted if it may drift with their logarithm.
     on_progress: called with a stage's name and the share of the whole that is done.
 
     Raises InputError for an unusable table or choice.
@@ -105,6 +108,7 @@ def fit(
     step("diagnostics", 0.45)
     lack = lack_of_fit(problem, best)
     ahead = extrapolation(problem, best)
+    along = drift(problem, best, resamples, at_budgets, seed) if at_budgets else None
     step("sensitivity", 0.65)
     alternatives = _sensitivity(problem, best, known, seed, bool(bootstrap)) if sensitivity else []
     step("done", 1.0)
@@ -138,6 +142,7 @@ def fit(
         lack_of_fit=lack.to_dict(),
         sensitivity=[asdict(a) for a in alternatives],
         extrapolation=None if ahead is None else asdict(ahead),
+        drift=None if along is None else along.to_dict(),
         warnings=[],
         notes=[*table.notes, *_notes(problem, borrowed)],
         fitted=FittedLaw(
@@ -151,10 +156,8 @@ def fit(
             resamples=resamples,
         ),
     )
-    return replace(
-        result,
-        warnings=warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem)),
-    )
+    said = warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem))
+    return replace(result, warnings=[*said, *(() if along is None else along.warnings)])
 
 
 def _r2(loss: Array, drawn: Array) -> float:

@@ -11,6 +11,7 @@ from isodepth.errors import InputError
 from isodepth.laws import Array, Integers
 from isodepth.planning.design import (
     LEVEL,
+    USELESS,
     Continuous,
     Limits,
     Worlds,
@@ -21,7 +22,6 @@ from isodepth.planning.design import (
 from isodepth.planning.worlds import Candidates
 
 _CLOSE = 0.005  # relative cost to which the cheapest design is found
-_USELESS = 1.0  # a half-width from which on an interval of φ says nothing
 _HIGHEST = 1024.0  # times the continuous optimum's cost, where the search gives up
 _LEAST_LEVELS = 3  # values of r, and budgets, that let a law be seen to fail
 _LEAST_REPLICATES = 2  # degrees of freedom for pure noise
@@ -48,7 +48,7 @@ class Choice:
     @property
     def tells(self) -> bool:
         """Whether the interval would say anything of φ."""
-        return self.half_width < _USELESS
+        return self.half_width < USELESS
 
 
 def best_for(

@@ -18,6 +18,7 @@ from isodepth.errors import InputError
 from isodepth.laws import Array, Integers
 
 LEVEL = 0.95
+USELESS = 1.0  # a half-width from which on an interval of φ says nothing
 # What a parameter that no run tells is taken to be known to, as a share of what the most telling
 # single run says: small enough to move no identified variance, large enough to invert.
 _RIDGE = 1e-10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ from scipy import stats
 
 from isodepth.errors import InputError
 from isodepth.fitting import Fit, fit
-from isodepth.laws import LAWS, Array, Design, LawName
-from isodepth.planning.design import Worlds
+from isodepth.laws import LAWS, Array, Design, Integers, LawName
+from isodepth.planning.design import USELESS, Worlds
 from isodepth.runs import Runs
 
 # Standard deviation of the log loss about the law: the published baseline's residuals are 0.0025
@@ -78,7 +78,12 @@ def prior(runs: Runs | str | Path, *, recipe: str | None = None, seed: int = 0) 
 
 
 def worlds(
-    candidates: Candidates, fits: list[Fit], *, noises: tuple[float, ...], draws: int = 12
+    candidates: Candidates,
+    fits: list[Fit],
+    *,
+    noises: tuple[float, ...],
+    draws: int = 12,
+    at_budget: float | None = None,
 ) -> Worlds:
     """Gradients of the candidates' log loss in every supposed world; the number wanted is φ.
 
@@ -86,7 +91,10 @@ def worlds(
     one weight within a fit and noise, and the same for every fit and noise. noises: standard
     deviations of the log loss, alike for all runs and independent between them. The variance is
     that of the fit's own estimator (`huber_variance`). What `candidates.made` tell is known.
-    Raises InputError for fits without φ, counting by regression, or noises that aren't positive.
+    at_budget: training FLOPs at which φ is wanted where it may drift with the budget's logarithm
+    (`fitting.drift`): one more parameter, the last of each world's, supposed to be 0.
+    Raises InputError for fits without φ, counting by regression, noises or a budget that aren't
+    positive, and, with a drift, for runs of unknown budget.
     """
     if not noises or min(noises) <= 0:
         raise InputError("the noise of the log loss must be positive")
@@ -96,11 +104,21 @@ def worlds(
     if candidates.made is not None:
         both = candidates.made.followed_by(candidates)
         known = np.arange(candidates.made.flops.size)
-        return worlds(both, fits, noises=noises, draws=draws).knowing(known)
-    width = max(one.fitted.theta.size for one in fits)
+        return worlds(both, fits, noises=noises, draws=draws, at_budget=at_budget).knowing(known)
+    if at_budget is not None and not (np.isfinite(at_budget) and at_budget > 0):
+        raise InputError(f"a budget of {at_budget:g} FLOPs must be a positive number")
+    if at_budget is not None and not np.isfinite(candidates.budget_flops).all():
+        raise InputError(
+            "with a drift of φ the runs made need budget_flops, flops_per_token or flops"
+        )
+    width = max(one.fitted.theta.size for one in fits) + (at_budget is not None)
     rows, targets, sizes, names = [], [], [], []
     for one in fits:
         jacobian = _jacobian(one, candidates, draws)
+        if at_budget is not None:
+            of_phi = jacobian[:, [one.fitted.theta_names.index("phi")]]
+            drift = of_phi * np.log10(candidates.budget_flops / at_budget)
+            jacobian = np.concatenate([jacobian, drift], axis=1)
         k, p, n = jacobian.shape
         padded = np.zeros((k, n, width))
         padded[:, :, :p] = jacobian.swapaxes(1, 2)
@@ -121,6 +139,24 @@ def worlds(
         n_params=np.concatenate(sizes),
         names=tuple(names),
     )
+
+
+def drift_half_width(
+    candidates: Candidates,
+    fits: list[Fit],
+    counts: Integers,
+    *,
+    noises: tuple[float, ...],
+) -> float | None:
+    """Predicted half-width of the 95% interval of φ's change for ten times the FLOPs.
+
+    counts (n,): the runs. None where they can't tell a drift.
+    """
+    center = float(np.exp(np.log(candidates.known_budgets).mean()))
+    with_drift = worlds(candidates, fits, noises=noises, at_budget=center)
+    target = np.eye(with_drift.target.shape[1])[with_drift.n_params - 1]
+    half = replace(with_drift, target=target).half_width(counts)
+    return half if half < USELESS else None
 
 
 def huber_variance(k: float) -> float:

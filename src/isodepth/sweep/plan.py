@@ -67,7 +67,11 @@ class Prediction:
     """What a plan that was made for an interval of φ is expected to give."""
 
     target: float | None  # half-width of the 95% interval asked for; None: the narrowest
+    at_budget: float | None  # FLOPs at which φ is wanted if it may drift; None: one for all budgets
     half_width: float  # predicted: root mean square over the supposed worlds
+    drift_half_width: (
+        float | None
+    )  # predicted, of φ's change for ten times the FLOPs; None: no idea
     by_world: dict[str, float]  # the same for each supposed law and noise
     n_candidates: int  # cells that were chosen from
     unit: Literal["FLOPs", "GPU-hours"]  # what the runs were to cost least of

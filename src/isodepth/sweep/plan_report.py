@@ -69,7 +69,8 @@ def _steps(plan: Plan, found: Prediction) -> Table:
 def _predicted(found: Prediction) -> list[str]:
     worlds = "; ".join(f"{name}: ±{half:.3f}" for name, half in found.by_world.items())
     wanted = "the narrowest" if found.target is None else f"wanted ± {found.target:g}"
-    lines = [f"φ ± {found.half_width:.3f} expected (95%; {wanted}): {worlds}"]
+    where = "" if found.at_budget is None else f" at {found.at_budget:.3g} FLOPs, drifting or not,"
+    lines = [f"φ{where} ± {found.half_width:.3f} expected (95%; {wanted}): {worlds}"]
     if found.target is not None and found.half_width > found.target:
         needed = "" if found.needed is None else f", which takes {found.needed:.3g} {found.unit}"
         lines.append(
@@ -84,4 +85,10 @@ def _predicted(found: Prediction) -> list[str]:
         f"{found.n_candidates} cells' designs does it below {found.bound:.3g} {found.unit}",
         *(f"  supposed: {assumption}" for assumption in found.assumptions),
         *(f"  it can't tell {what}" for what in found.cannot_tell),
+        "  "
+        + (
+            "it can't tell any drift of φ with the budget"
+            if found.drift_half_width is None
+            else f"a drift of φ it tells to ± {found.drift_half_width:.2g} for ten times the FLOPs"
+        ),
     ]

@@ -14,7 +14,7 @@ from isodepth.planning.choice import Choice, best_for, cheapest, choice_of
 from isodepth.planning.design import Limits, Worlds
 from isodepth.planning.grid import Cell
 from isodepth.planning.next import Step, in_order
-from isodepth.planning.worlds import Candidates, worlds
+from isodepth.planning.worlds import Candidates, drift_half_width, worlds
 from isodepth.runs import Runs
 from isodepth.sweep.plan import Plan, Prediction, plan_of_cells
 from isodepth.sweep.spec import Spec
@@ -27,6 +27,7 @@ class Wish:
     """What is wanted of a design, and what it may cost; at least one of the first three."""
 
     half_width: float | None  # of φ's 95% interval; None: the narrowest
+    at_budget: float | None  # FLOPs at which φ is wanted if it may drift; None: one φ for all
     gpu_hours: float | None  # of the spec's device, new runs together; None: FLOPs are saved
     next_runs: int | None = None  # instead of both: that many, each the best after those before
     max_runs: int | None  # new ones; None: any number
@@ -142,7 +143,7 @@ class _Found:
 
 
 def _choose(wish: Wish, candidates: Candidates, fits: list[Fit]) -> _Found:
-    supposed = worlds(candidates, fits, noises=wish.noises)
+    supposed = worlds(candidates, fits, noises=wish.noises, at_budget=wish.at_budget)
     if candidates.made is None:
         choice, needed = _best(wish, candidates, supposed)
         return _Found(choice=choice, needed=needed, steps=(), before=None)
@@ -225,6 +226,10 @@ def _prediction(
         limits=wish.limits(spec),
         needed=None if needed is None else needed / unit,
         before=found.before,
+        at_budget=wish.at_budget,
+        drift_half_width=drift_half_width(candidates, fits, choice.counts, noises=wish.noises)
+        if candidates.made is None or np.isfinite(candidates.made.budget_flops).all()
+        else None,
         steps=tuple(steps),
         assumptions=(
             f"laws: {laws}, fitted to {fits[0].source} ({fits[0].recipe}) and its resamples",

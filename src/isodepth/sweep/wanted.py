@@ -21,6 +21,9 @@ class Wanted(Output):
 
     target_ci: float | None = None
     """design: the cheapest runs of one recipe that give φ this closely, half of the 95% interval"""
+    at_budget: float | None = None
+    """design: training FLOPs of a run at which φ is wanted, where it may drift with the budget; by
+    default one φ is supposed for all budgets"""
     gpu_hours: float | None = None
     """design: hours of the device (of a core, for cpu) that all runs may take together; alone: the
     narrowest interval for them, with --target-ci: the fewest hours up to these"""
@@ -46,6 +49,7 @@ class Wanted(Output):
 
         return Wish(
             half_width=self.target_ci,
+            at_budget=self.at_budget,
             gpu_hours=self.gpu_hours,
             next_runs=next_runs,
             max_runs=self.max_runs,
