@@ -17,11 +17,11 @@ from isodepth.errors import InputError
 from isodepth.output import Output
 from isodepth.sweep.commands import (
     CollectCommand,
-    MeasureCommand,
     PlanCommand,
     StatusCommand,
     SweepCommand,
 )
+from isodepth.sweep.measure_command import MeasureCommand
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[

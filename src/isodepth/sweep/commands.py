@@ -233,59 +233,6 @@ class SweepCommand(Execution):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureCommand(Execution):
-    """From nothing to φ: plan, prepare text, train, collect, fit and report.
-
-    Safe to run again after any interruption; what is done is skipped.
-    """
-
-    preset: str
-    """a preset that ships (laptop, gpu-30min, published), or a TOML file"""
-    out: Annotated[Path, arg(metavar="DIR")]
-    """folder of everything"""
-    bootstrap: int = 1000
-    """resamples behind the intervals"""
-    seed: int = 0
-    """of the resampling"""
-
-    def run(self) -> int:
-        from rich.console import Console
-
-        from isodepth.sweep.collect import collect, write_table
-        from isodepth.sweep.ledger import Ledger
-        from isodepth.sweep.measure import measurement, save
-        from isodepth.sweep.measure_report import measure_report
-        from isodepth.sweep.plan import make_plan
-
-        request = Request(preset=self.preset)
-        spec = request.spec()
-        law = request.law(spec)
-        ledger = Ledger.open(self.out, make_plan(spec, law))
-        if not self.quiet:
-            show_plan(ledger.plan, stderr=True)
-        trained = self.train_all(ledger, law)
-        if any(entry.state in ("planned", "running", "interrupted") for entry in ledger.entries()):
-            return trained
-        runs = collect(ledger)
-        write_table(runs, self.out)
-        with self.fitting() as on_progress:
-            result = measurement(
-                ledger.plan,
-                runs,
-                self.out,
-                bootstrap=self.bootstrap,
-                seed=self.seed,
-                on_progress=on_progress,
-            )
-        save(result, self.out / "measure.json")
-        self.write(result.to_dict())
-        if not self.quiet and self.json != "-":
-            Console(width=None if sys.stdout.isatty() else 100).print(measure_report(result))
-            self.say(f"table, fits and figures: {self.out}")
-        return trained
-
-
-@dataclass(frozen=True, kw_only=True)
 class StatusCommand(Output):
     """How a sweep stands; on a terminal, until it has ended or Ctrl-C."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.fit import Progress
+from isodepth.fitting.problem import replicate_sets
 from isodepth.minima import Isoflop, isoflop
 from isodepth.recipes import Comparison, compare
 from isodepth.report.folder import write_folder
 from isodepth.runs import Runs
 from isodepth.runs.table import BASELINE
 from isodepth.sweep.plan import Plan
+from isodepth.sweep.rounds import Round
 
 FITS = "fits"
 # The smallest budget of arXiv 2604.21106, below which nothing was published.
@@ -39,6 +41,7 @@ class Measurement:
     comparisons: dict[str, Comparison]  # of every other recipe with the baseline
     groups: Isoflop
     trust: tuple[str, ...]  # how far the numbers carry, in words
+    rounds: tuple[Round, ...]  # of a sweep that was made for an interval; none otherwise
 
     def to_dict(self) -> dict[str, Any]:
         """What `measure --json` prints."""
@@ -65,11 +68,19 @@ class Measurement:
             },
             "isoflop": self.groups.to_dict(),
             "trust": list(self.trust),
+            "rounds": [asdict(one) for one in self.rounds],
         }
 
 
 def measurement(
-    plan: Plan, runs: Runs, out: Path, *, bootstrap: int, seed: int, on_progress: Progress
+    plan: Plan,
+    runs: Runs,
+    out: Path,
+    *,
+    bootstrap: int,
+    seed: int,
+    rounds: tuple[Round, ...],
+    on_progress: Progress,
 ) -> Measurement:
     """Fit every recipe of a sweep's table, with figures, and say what came out.
 
@@ -111,6 +122,7 @@ def measurement(
         comparisons=comparisons,
         groups=groups,
         trust=tuple(_trust(plan, runs, groups)),
+        rounds=rounds,
     )
 
 
@@ -153,7 +165,7 @@ def _trust(plan: Plan, runs: Runs, groups: Isoflop) -> list[str]:
             f"{len(open_groups)} of {len(groups.groups)} iso-FLOP groups have no bracketed "
             f"minimum ({names}): there the law is seen from one side only"
         )
-    if plan.spec.seeds == 1:
+    if not replicate_sets(used):
         said.append("every run was made with one seed, so the noise is read off the residuals")
     return said
 

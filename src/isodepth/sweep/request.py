@@ -61,7 +61,7 @@ class Request(Output):
     rate: Annotated[str | None, arg(metavar="FLOPS|DIR")] = None
     """training FLOP/s of a run on the device instead of our estimate: a number for every width, or
     a folder of runs trained there, whose records tell"""
-    memory: float | None = None
+    device_memory: float | None = None
     """gigabytes of memory of the device, instead of what we know of it"""
 
     def spec(self) -> Spec:
@@ -133,8 +133,8 @@ def _with_flags(spec: Spec, flags: Request) -> Spec:
     given = {n: getattr(flags, n) for n in others if getattr(flags, n) is not None}
     if flags.rate is not None:
         given["rates"] = rates_of(flags.rate)
-    if flags.memory is not None:
-        given["memory_gb"] = flags.memory
+    if flags.device_memory is not None:
+        given["memory_gb"] = flags.device_memory
     return checked(
         dataclasses.replace(
             spec,

@@ -54,14 +54,15 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
 
     Cheapest in training FLOPs, or in hours of the device where the wish limits those. Where the
     limits can't give the interval, the plan is the narrowest within them, and its prediction says
-    so. fits: the supposed laws (`planning.worlds.prior`), the first of which places the widths of
-    budgets that name none.
+    so. Of `wish.made`, finished runs count; a size and budget that failed or diverged is not tried
+    again. fits: the supposed laws (`planning.worlds.prior`), the first of which places the widths
+    of budgets that name none.
     Raises InputError for a spec of several recipes, adaptive or with replicates of its own, where
     no choice of runs within the limits can tell φ, and where the runs made give the interval.
     """
     _check(spec, wish)
     device = spec.processor
-    made = None if wish.made is None else made_runs(wish.made, spec)
+    made = None if wish.made is None else wish.made.of_recipe(recipe_of(wish.made, spec))[0]
     cells = candidate_cells(
         spec.recipes[0],
         spec.budgets,
@@ -70,11 +71,14 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
         device,
         width_multiple=wish.width_multiple,
     )
+    if made is not None:
+        cells = [cell for cell in cells if (_same(cell, made)["status"] == "done").all()]
     candidates = candidates_of(cells, timed_on=None if wish.gpu_hours is None else device)
     if made is not None:
-        candidates = replace(candidates, made=candidates_of_runs(made))
+        done = made[made["status"] == "done"]
+        candidates = replace(candidates, made=candidates_of_runs(done))
     found = _choose(wish, candidates, fits)
-    seeds = [_first_seed(cell, made) for cell in cells]
+    seeds = [0 if made is None else _first_seed(cell, made) for cell in cells]
     chosen = [
         replace(cell, seed=seed)
         for cell, first, count in zip(cells, seeds, found.choice.counts, strict=True)
@@ -86,27 +90,26 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
     )
 
 
-def made_runs(runs: Runs, spec: Spec) -> pd.DataFrame:
-    """The finished runs of the spec's recipe, by its name or as the table's only one."""
-    frame = runs.of_recipe(recipe_of(runs, spec))[0]
-    return frame[frame["status"] == "done"]
-
-
 def recipe_of(runs: Runs, spec: Spec) -> str:
     """What the table calls the spec's recipe. Raises InputError where that is not clear."""
     name = spec.recipes[0].name
     return runs.choose(name if name in runs.recipes else None)
 
 
-def _first_seed(cell: Cell, made: pd.DataFrame | None) -> int:
-    """The first seed that no run made of the cell has."""
-    if made is None or not {"width", "budget_flops"} <= set(made.columns):
-        return 0
-    same = made[
+def _same(cell: Cell, made: pd.DataFrame) -> pd.DataFrame:
+    """The runs made of a cell, where the table says so much."""
+    if not {"width", "budget_flops"} <= set(made.columns):
+        return made.iloc[:0]
+    return made[
         (made["recurrences"] == cell.recurrences)
         & (made["width"] == cell.width)
         & np.isclose(made["budget_flops"], cell.budget_flops)
     ]
+
+
+def _first_seed(cell: Cell, made: pd.DataFrame) -> int:
+    """The first seed that no run made of the cell has."""
+    same = _same(cell, made)
     seeds = same["seed"].dropna() if "seed" in same else same["width"].iloc[:0]
     return max([len(same), *(int(seed) + 1 for seed in seeds)])
 
