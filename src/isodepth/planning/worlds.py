@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from isodepth.errors import InputError
 from isodepth.fitting import Fit, fit
+from isodepth.fitting.noise import moments
 from isodepth.laws import LAWS, Array, Design, LawName
 from isodepth.planning.design import Worlds
 from isodepth.runs import Runs
@@ -56,7 +56,7 @@ def worlds(
     Worlds: every fit × (its optimum and the first `draws` of its resamples) × every noise, all of
     one weight within a fit and noise, and the same for every fit and noise. noises: standard
     deviations of the log loss, alike for all runs and independent between them. The variance is
-    that of the fit's own estimator (`huber_variance`).
+    that of the fit's own estimator (`fitting.noise.Moments.variance`).
     Raises InputError for fits without φ, counting by regression, or noises that aren't positive.
     """
     if not noises or min(noises) <= 0:
@@ -75,7 +75,7 @@ def worlds(
         target[:, one.fitted.theta_names.index("phi")] = 1.0
         for noise in noises:
             k_delta = one.conventions.huber_delta / noise
-            factor = huber_variance(k_delta) if one.conventions.estimator == "huber" else 1.0
+            factor = moments(k_delta).variance if one.conventions.estimator == "huber" else 1.0
             rows.append(padded / (noise * np.sqrt(factor)))
             targets.append(target)
             sizes.append(np.full(k, p))
@@ -88,16 +88,6 @@ def worlds(
         n_params=np.concatenate(sizes),
         names=tuple(names),
     )
-
-
-def huber_variance(k: float) -> float:
-    """Variance of Huber's estimator over least squares' at normal noise; k = δ / σ.
-
-    E ψ² / (E ψ′)² (Huber 1964, Annals of Mathematical Statistics 35, 73): 1 as k → ∞, π/2 as k → 0.
-    """
-    inside = 2 * stats.norm.cdf(k) - 1
-    square = inside - 2 * k * stats.norm.pdf(k) + 2 * k**2 * stats.norm.sf(k)
-    return float(square / inside**2)
 
 
 def _jacobian(one: Fit, candidates: Candidates, draws: int) -> Array:
