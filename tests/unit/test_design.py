@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from isodepth import fit, load_runs
 from isodepth.errors import InputError
 from isodepth.fitting.estimate import estimate
+from isodepth.fitting.noise import moments
 from isodepth.fitting.problem import Conventions, build
 from isodepth.planning.choice import best_for, cheapest
 from isodepth.planning.design import Limits, Worlds, continuous, exact
-from isodepth.planning.worlds import PRIOR_LAWS, Candidates, huber_variance, worlds
+from isodepth.planning.worlds import PRIOR_LAWS, Candidates, worlds
 
 X = np.linspace(-1, 1, 21)
 
@@ -128,9 +129,9 @@ def test_one_more_run_never_widens_the_interval(runs, more, noise):
 
 
 def test_hubers_variance_between_its_known_limits():
-    assert huber_variance(1.345) == pytest.approx(1 / 0.95, rel=1e-3)  # the usual 95% efficiency
-    assert huber_variance(8.0) == pytest.approx(1.0, abs=1e-6)
-    assert huber_variance(1e-3) == pytest.approx(np.pi / 2, rel=1e-2)
+    assert moments(1.345).variance == pytest.approx(1 / 0.95, rel=1e-3)  # the usual 95% efficiency
+    assert moments(8.0).variance == pytest.approx(1.0, abs=1e-6)
+    assert moments(1e-3).variance == pytest.approx(np.pi / 2, rel=1e-2)
 
 
 def candidates_of(frame):

@@ -62,7 +62,7 @@ def drift(
     """φ at `budgets`, training FLOPs of a run, with and without drift.
 
     fitted, constant: the problem's optimum and its resamples without drift; the fit with drift gets
-    as many resamples of the same groups.
+    as many resamples, drawn in the same way.
     Raises InputError for a problem without φ or FLOPs, or a budget that isn't positive.
     """
     _check(problem, budgets)
@@ -84,7 +84,9 @@ def drift(
     for name in (_DRIFT, _PHI):
         if name in known.missing:
             return _untold(center, known.missing[name])
-    draws = None if constant is None else resample(drifting, found, len(constant.theta), seed)
+    draws = None
+    if constant is not None:
+        draws = resample(drifting, found, len(constant.theta), seed, constant.unit)
     phi, slope = (drifting.theta_names.index(name) for name in (_PHI, _DRIFT))
     same = problem.theta_names.index(_PHI)
     at = []

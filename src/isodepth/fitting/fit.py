@@ -19,7 +19,14 @@ from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import Identified, identify, tokens_follow_size
 from isodepth.fitting.problem import Conventions, Estimator, Problem, build
 from isodepth.fitting.result import Fit, FittedLaw, Interval
-from isodepth.fitting.uncertainty import Profile, Resamples, profile, resample
+from isodepth.fitting.uncertainty import (
+    Profile,
+    Resamples,
+    Resampling,
+    profile,
+    resample,
+    resampling,
+)
 from isodepth.fitting.warn import warnings_of
 from isodepth.laws import LAWS, Array, LawName, MultiplicityName
 from isodepth.runs import Runs, load_runs
@@ -102,7 +109,9 @@ def fit(
     best = estimate(problem)
     known = identify(problem, best.theta)
     step("resamples", 0.1)
-    resamples = resample(problem, best, bootstrap, seed) if bootstrap else None
+    resamples = None
+    if bootstrap:
+        resamples = resample(problem, best, bootstrap, seed, resampling(problem, best.theta))
     step("profile", 0.4)
     curve = _profile(problem, best, known, resamples)
     step("diagnostics", 0.45)
@@ -110,7 +119,8 @@ def fit(
     ahead = extrapolation(problem, best)
     along = drift(problem, best, resamples, at_budgets, seed) if at_budgets else None
     step("sensitivity", 0.65)
-    alternatives = _sensitivity(problem, best, known, seed, bool(bootstrap)) if sensitivity else []
+    unit = resamples.unit if resamples else None
+    alternatives = _sensitivity(problem, best, known, seed, unit) if sensitivity else []
     step("done", 1.0)
 
     params, ci95 = _parameters(problem, best, known, resamples)
@@ -219,7 +229,7 @@ def _profile_dict(curve: Profile) -> dict[str, object]:
 
 
 def _sensitivity(
-    problem: Problem, best: Estimate, known: Identified, seed: int, with_intervals: bool
+    problem: Problem, best: Estimate, known: Identified, seed: int, unit: Resampling | None
 ) -> list[Alternative]:
     """φ under every law × estimator × counting convention that these runs allow, r^φ throughout."""
     if not problem.eta_names or (problem.multiplicity.name == "power" and "phi" not in known.names):
@@ -240,11 +250,10 @@ def _sensitivity(
         value, ci95 = None, None
         if "phi" in identified.names:
             value = float(around.theta[at])
-            if with_intervals:
-                # one seed draws the same groups everywhere: their last refits are near
-                drawn = resample(
-                    other, around, _SENSITIVITY_RESAMPLES, seed, start=draws.get(conventions.law)
-                )
+            if unit is not None:
+                # one seed draws the same everywhere: their last refits are near
+                start = draws.get(conventions.law)
+                drawn = resample(other, around, _SENSITIVITY_RESAMPLES, seed, unit, start)
                 draws[conventions.law] = drawn.theta
                 ci95 = drawn.interval(value, drawn.theta[:, at])
         found.append(
@@ -278,6 +287,11 @@ def _conventions(problem: Problem) -> Iterator[Conventions]:
 def _method(problem: Problem, resamples: Resamples | None) -> str:
     if resamples is None:
         return "none (no resamples)"
+    if resamples.unit == "losses":
+        return (
+            "losses simulated from the fit with independent noise: standard error × Student's t, "
+            f"{resamples.freedom} degrees of freedom"
+        )
     units = "(recipe, r, budget) groups" if problem.budgets is not None else "runs"
     return (
         f"bootstrap over {resamples.n_units} {units}: standard error × Student's t, "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.identify import NOISE_FLOOR
+from isodepth.fitting.noise import noise_scale
+from isodepth.fitting.problem import build
 from isodepth.planning.worlds import NOISES, PRIOR_LAWS, RESAMPLES, prior
 from isodepth.runs import Runs
 
@@ -49,7 +50,5 @@ def _freedom(one: Fit) -> int:
 
 def _noise(one: Fit, frame: pd.DataFrame) -> float:
     """Standard deviation of the log loss about the law."""
-    names = ("n_once", "n_rec", "n_inject", "recurrences", "tokens")
-    drawn = one.predict(**{name: frame[name].to_numpy(dtype=float) for name in names})
-    residual = np.log(frame["loss"].to_numpy(dtype=float) / drawn)
-    return max(float(np.sqrt((residual**2).sum() / _freedom(one))), NOISE_FLOOR)
+    problem = build(frame, one.conventions)
+    return max(noise_scale(problem, one.objective, one.fitted.theta.size), NOISE_FLOOR)

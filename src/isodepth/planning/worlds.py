@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from isodepth.errors import InputError
 from isodepth.fitting import Fit, fit
+from isodepth.fitting.noise import moments
 from isodepth.laws import LAWS, Array, Design, Integers, LawName
 from isodepth.planning.design import USELESS, Worlds
 from isodepth.runs import Runs
@@ -90,7 +90,8 @@ def worlds(
     Worlds: every fit × (its optimum and the first `draws` of its resamples) × every noise, all of
     one weight within a fit and noise, and the same for every fit and noise. noises: standard
     deviations of the log loss, alike for all runs and independent between them. The variance is
-    that of the fit's own estimator (`huber_variance`). What `candidates.made` tell is known.
+    that of the fit's own estimator (`fitting.noise.Moments.variance`). What `candidates.made` tell
+    is known.
     at_budget: training FLOPs at which φ is wanted where it may drift with the budget's logarithm
     (`fitting.drift`): one more parameter, the last of each world's, supposed to be 0.
     Raises InputError for fits without φ, counting by regression, noises or a budget that aren't
@@ -126,7 +127,7 @@ def worlds(
         target[:, one.fitted.theta_names.index("phi")] = 1.0
         for noise in noises:
             k_delta = one.conventions.huber_delta / noise
-            factor = huber_variance(k_delta) if one.conventions.estimator == "huber" else 1.0
+            factor = moments(k_delta).variance if one.conventions.estimator == "huber" else 1.0
             rows.append(padded / (noise * np.sqrt(factor)))
             targets.append(target)
             sizes.append(np.full(k, p))
@@ -157,16 +158,6 @@ def drift_half_width(
     target = np.eye(with_drift.target.shape[1])[with_drift.n_params - 1]
     half = replace(with_drift, target=target).half_width(counts)
     return half if half < USELESS else None
-
-
-def huber_variance(k: float) -> float:
-    """Variance of Huber's estimator over least squares' at normal noise; k = δ / σ.
-
-    E ψ² / (E ψ′)² (Huber 1964, Annals of Mathematical Statistics 35, 73): 1 as k → ∞, π/2 as k → 0.
-    """
-    inside = 2 * stats.norm.cdf(k) - 1
-    square = inside - 2 * k * stats.norm.pdf(k) + 2 * k**2 * stats.norm.sf(k)
-    return float(square / inside**2)
 
 
 def _jacobian(one: Fit, candidates: Candidates, draws: int) -> Array:
