@@ -18,11 +18,11 @@ from isodepth.exchange import CiteCommand, ExportCommand, ImportCommand
 from isodepth.output import Output
 from isodepth.sweep.commands import (
     CollectCommand,
-    MeasureCommand,
     PlanCommand,
     StatusCommand,
     SweepCommand,
 )
+from isodepth.sweep.measure_command import MeasureCommand
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -73,7 +73,7 @@ class FitOptions(LawOptions):
     multiplicity: Literal["power", "free"] = "power"
     """m(r) = r^φ, or an m of its own for every r."""
 
-    def fit(self, runs: Any, out: Path | None = None) -> Any:
+    def fit(self, runs: Any, out: Path | None = None, *, at_budgets: tuple[float, ...] = ()) -> Any:
         """Fit, and write the folder where one is asked for, under one progress bar."""
         from isodepth.fitting import fit
 
@@ -88,6 +88,7 @@ class FitOptions(LawOptions):
                 huber_delta=self.huber_delta,
                 bootstrap=self.bootstrap,
                 seed=self.seed,
+                at_budgets=at_budgets,
                 on_progress=on_progress,
             )
             if out is not None:
@@ -107,13 +108,15 @@ class FitCommand(FitOptions):
     """Folder for figures, the page, the report and fit.json."""
     latex: Annotated[Path | None, arg(metavar="FILE.tex")] = None
     """File for the law as a LaTeX table (booktabs)."""
+    at_budgets: tuple[float, ...] = ()
+    """Training FLOPs of a run at which φ is wanted, if it may drift with their logarithm."""
 
     def run(self) -> None:
         from isodepth.report.latex import fit_latex, write_latex
         from isodepth.report.tables import fit_report
         from isodepth.runs import load_runs
 
-        result = self.fit(load_runs(self.runs), self.out)
+        result = self.fit(load_runs(self.runs), self.out, at_budgets=self.at_budgets)
         if self.latex is not None:
             write_latex(fit_latex(result), self.latex)
         self.deliver(result.to_dict(), fit_report(result))

@@ -1,5 +1,7 @@
 """Intervals: their parts against closed forms, and a small check of coverage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import TRUTH, sweep
@@ -7,8 +9,10 @@ from scipy import stats
 
 from isodepth.fitting.estimate import estimate
 from isodepth.fitting.identify import standard_errors
+from isodepth.fitting.noise import moments, noise_scale
 from isodepth.fitting.problem import Conventions, build
-from isodepth.fitting.uncertainty import Resamples, profile, resample
+from isodepth.fitting.solver import minimise
+from isodepth.fitting.uncertainty import Resamples, profile, resample, resampling
 
 
 def problem(seed=0, noise=0.004, estimator="lsq"):
@@ -76,7 +80,47 @@ def test_default_intervals_hold_the_truth():
     for seed in range(60):
         p = problem(seed, estimator="huber")
         best = estimate(p)
-        sample = resample(p, best, 100, seed)
+        sample = resample(p, best, 100, seed, "groups")
         low, high = sample.interval(best.theta[5], sample.theta[:, 5])
         hits += low <= TRUTH["phi"] <= high
     assert hits >= 50
+
+
+@pytest.mark.parametrize("delta", [1e-4, 1e-3, 4e-3, np.inf])
+def test_noise_is_found_from_the_objective_however_many_runs_it_interpolates(delta):
+    """Sixteen runs, six parameters: δ from far below the noise to far above."""
+    noise, rng = 0.003, np.random.default_rng(0)
+    base = problem(noise=0.0, estimator="lsq" if np.isinf(delta) else "huber")
+    few = build(base.frame.iloc[::3], replace(base.conventions, huber_delta=min(delta, 1.0)))
+    best = estimate(few)
+    exact = np.log(few.predict(best.theta)[0])
+    drawn = exact + noise * rng.normal(size=(300, few.n))
+    found = minimise(few.batch(drawn), np.repeat(best.theta[None], 300, axis=0))
+    squares = [noise_scale(few, value, 6) ** 2 for value in found.objective]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(noise, rel=0.08)
+
+
+def few_groups():
+    """r = 1 at one budget only, four widths; r = 8 at three budgets."""
+    frame = sweep(noise=0.003, seed=3, recurrences=(1, 8)).used
+    keep = (frame["recurrences"] > 1) | (frame["budget_flops"] == frame["budget_flops"].min())
+    return build(frame[keep], Conventions())
+
+
+def test_losses_are_simulated_where_phi_hangs_on_one_group():
+    p = few_groups()
+    best = estimate(p)
+    assert resampling(p, best.theta) == "losses"
+    whole = problem(estimator="huber")
+    assert resampling(whole, estimate(whole).theta) == "groups"
+
+
+def test_simulated_losses_agree_with_the_jacobian():
+    p = few_groups()
+    best = estimate(p)
+    sample = resample(p, best, 800, 0, "losses")
+    assert (sample.n_units, sample.freedom) == (p.n, p.n - 6)
+    sigma = noise_scale(p, best.objective, 6)
+    jac = p.law.evaluate(best.theta[None], p.design).jacobian[0]
+    error = sigma * np.sqrt(np.linalg.inv(jac @ jac.T)[5, 5] * moments(p.delta / sigma).variance)
+    assert sample.standard_error(sample.theta[:, 5]) == pytest.approx(error, rel=0.2)

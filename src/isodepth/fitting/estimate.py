@@ -60,20 +60,26 @@ def refit(
     problem: Problem,
     around: Estimate,
     *,
-    weights: Array,
+    weights: Array | None = None,
+    log_loss: Array | None = None,
     start: Array | None = None,
 ) -> Array:
-    """θ (K, p) of a fitted problem with its runs reweighted, weights (K, n).
+    """θ (K, p) of a fitted problem with its runs reweighted, or with other log losses, (K, n).
 
     All start at the estimate, or each at its own `start` (K, p), and advance together; those that
     don't converge start again from the estimate's best seeds.
     """
     if start is None:
-        start = np.repeat(around.theta[None], len(weights), axis=0)
-    found = minimise(problem.batch(), start, weights)
+        count = next(len(one) for one in (weights, log_loss) if one is not None)
+        start = np.repeat(around.theta[None], count, axis=0)
+    found = minimise(problem.batch(log_loss), start, weights)
     theta = found.theta
     for k in np.flatnonzero(~found.converged):
-        again = minimise(problem.batch(), around.starts[:_RESTARTS], weights[k])
+        again = minimise(
+            problem.batch(None if log_loss is None else log_loss[k]),
+            around.starts[:_RESTARTS],
+            None if weights is None else weights[k],
+        )
         best = int(np.argmin(again.objective))
         if again.objective[best] < found.objective[k]:
             theta[k] = again.theta[best]

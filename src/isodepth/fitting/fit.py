@@ -14,11 +14,19 @@ import pandas as pd
 from isodepth.counting import COUNTINGS, Counting, why_not_regressed
 from isodepth.errors import InputError
 from isodepth.fitting.diagnostics import extrapolation, lack_of_fit
+from isodepth.fitting.drift import drift
 from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import Identified, identify, tokens_follow_size
 from isodepth.fitting.problem import Conventions, Estimator, Problem, build
 from isodepth.fitting.result import Fit, FittedLaw, Interval
-from isodepth.fitting.uncertainty import Profile, Resamples, profile, resample
+from isodepth.fitting.uncertainty import (
+    Profile,
+    Resamples,
+    Resampling,
+    profile,
+    resample,
+    resampling,
+)
 from isodepth.fitting.warn import warnings_of
 from isodepth.laws import LAWS, Array, LawName, MultiplicityName
 from isodepth.runs import Runs, load_runs
@@ -52,6 +60,8 @@ def fit(
     huber_delta: float = 1e-3,
     bootstrap: int = DEFAULT_RESAMPLES,
     seed: int = 0,
+    sensitivity: bool = True,
+    at_budgets: tuple[float, ...] = (),
     on_progress: Progress | None = None,
 ) -> Fit:
     """Fit a loss law to one recipe of a run table, with intervals and every diagnostic.
@@ -70,6 +80,9 @@ def fit(
     huber_delta: Huber's threshold on log-loss residuals.
     bootstrap: resamples behind the intervals; 0 for none.
     seed: of the resampling.
+    sensitivity: whether φ is also wanted under every other law, estimator and counting, which takes
+        most of the time.
+    at_budgets: training FLOPs of a run at which φ is wanted if it may drift with their logarithm.
     on_progress: called with a stage's name and the share of the whole that is done.
 
     Raises InputError for an unusable table or choice.
@@ -96,14 +109,18 @@ def fit(
     best = estimate(problem)
     known = identify(problem, best.theta)
     step("resamples", 0.1)
-    resamples = resample(problem, best, bootstrap, seed) if bootstrap else None
+    resamples = None
+    if bootstrap:
+        resamples = resample(problem, best, bootstrap, seed, resampling(problem, best.theta))
     step("profile", 0.4)
     curve = _profile(problem, best, known, resamples)
     step("diagnostics", 0.45)
     lack = lack_of_fit(problem, best)
     ahead = extrapolation(problem, best)
+    along = drift(problem, best, resamples, at_budgets, seed) if at_budgets else None
     step("sensitivity", 0.65)
-    alternatives = _sensitivity(problem, best, known, seed, bool(bootstrap))
+    unit = resamples.unit if resamples else None
+    alternatives = _sensitivity(problem, best, known, seed, unit) if sensitivity else []
     step("done", 1.0)
 
     params, ci95 = _parameters(problem, best, known, resamples)
@@ -135,6 +152,7 @@ def fit(
         lack_of_fit=lack.to_dict(),
         sensitivity=[asdict(a) for a in alternatives],
         extrapolation=None if ahead is None else asdict(ahead),
+        drift=None if along is None else along.to_dict(),
         warnings=[],
         notes=[*table.notes, *_notes(problem, borrowed)],
         fitted=FittedLaw(
@@ -148,10 +166,8 @@ def fit(
             resamples=resamples,
         ),
     )
-    return replace(
-        result,
-        warnings=warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem)),
-    )
+    said = warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem))
+    return replace(result, warnings=[*said, *(() if along is None else along.warnings)])
 
 
 def _r2(loss: Array, drawn: Array) -> float:
@@ -204,7 +220,7 @@ def _profile(
 
 
 def _sensitivity(
-    problem: Problem, best: Estimate, known: Identified, seed: int, with_intervals: bool
+    problem: Problem, best: Estimate, known: Identified, seed: int, unit: Resampling | None
 ) -> list[Alternative]:
     """φ under every law × estimator × counting convention that these runs allow, r^φ throughout."""
     if not problem.eta_names or (problem.multiplicity.name == "power" and "phi" not in known.names):
@@ -225,11 +241,10 @@ def _sensitivity(
         value, ci95 = None, None
         if "phi" in identified.names:
             value = float(around.theta[at])
-            if with_intervals:
-                # one seed draws the same groups everywhere: their last refits are near
-                drawn = resample(
-                    other, around, _SENSITIVITY_RESAMPLES, seed, start=draws.get(conventions.law)
-                )
+            if unit is not None:
+                # one seed draws the same everywhere: their last refits are near
+                start = draws.get(conventions.law)
+                drawn = resample(other, around, _SENSITIVITY_RESAMPLES, seed, unit, start)
                 draws[conventions.law] = drawn.theta
                 ci95 = drawn.interval(value, drawn.theta[:, at])
         found.append(
@@ -263,6 +278,11 @@ def _conventions(problem: Problem) -> Iterator[Conventions]:
 def _method(problem: Problem, resamples: Resamples | None) -> str:
     if resamples is None:
         return "none (no resamples)"
+    if resamples.unit == "losses":
+        return (
+            "losses simulated from the fit with independent noise: standard error × Student's t, "
+            f"{resamples.freedom} degrees of freedom"
+        )
     units = "(recipe, r, budget) groups" if problem.budgets is not None else "runs"
     return (
         f"bootstrap over {resamples.n_units} {units}: standard error × Student's t, "

@@ -105,6 +105,7 @@ class Fit:
     lack_of_fit: dict[str, object]
     sensitivity: list[dict[str, Any]]
     extrapolation: dict[str, object] | None
+    drift: dict[str, Any] | None  # φ against the budget, where it was asked for
     warnings: list[str]
     notes: list[str]
     fitted: FittedLaw
@@ -289,7 +290,8 @@ class Fit:
         phi: dict[str, Any] = data["phi"]
         plain = set(cls.__dataclass_fields__) - {"conventions", "ci95", "fitted", "interval_method"}
         return cls(
-            **{name: data[name] for name in plain},
+            **{name: data[name] for name in plain - {"drift"}},
+            drift=data.get("drift"),  # fits saved before it was there have none
             conventions=conventions,
             ci95=ci95,
             interval_method=phi["method"],

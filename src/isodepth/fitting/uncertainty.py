@@ -1,9 +1,12 @@
-"""Intervals: resampling runs or groups of runs, and profile likelihood as the second opinion.
+"""Intervals: resampling groups, runs or losses, and profile likelihood as the second opinion.
 
 Runs of one (recipe, r, budget) group may share noise (one data order, one learning rate), so the
 default resamples whole groups. A percentile interval of few groups is too narrow; the default
 takes its standard error from the resamples and its tails from Student's t with (groups − 1)
-degrees of freedom. The measured coverage of every method stands in docs/coverage.md.
+degrees of freedom. Groups can't be drawn where φ hangs on one of them, as it does in sweeps made
+to be cheap: a resample without the only r = 1 runs has no φ. There the losses are simulated
+instead, from the fitted law and independent noise as large as the fit found. The measured coverage
+of every method stands in docs/coverage.md and docs/designing-a-sweep.md.
 """
 
 from __future__ import annotations
@@ -15,15 +18,19 @@ import numpy as np
 from scipy import stats
 
 from isodepth.fitting.estimate import Estimate, refit
+from isodepth.fitting.noise import moments, noise_scale
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.solver import minimise
 from isodepth.laws import Array, Integers
 
-Resampling = Literal["groups", "runs"]
+Resampling = Literal["groups", "runs", "losses"]
 LEVEL = 0.95
 _ONE_SIGMA = (stats.norm.cdf(-1.0), stats.norm.cdf(1.0))
 _PROFILE_REACH = 6.0  # standard errors on either side
 _PROFILE_POINTS = 61
+# A group without which the variance of φ is this many times as large is one that φ hangs on:
+# regular layouts of three r lie below 5, designs of few groups above 1,000.
+_HANGS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +38,8 @@ class Resamples:
     """Refits of resampled runs."""
 
     theta: Array  # (B, p)
-    unit: Resampling  # what was drawn with replacement
-    n_units: int  # how many there are to draw from
+    unit: Resampling  # what was drawn with replacement; losses: simulated for every run
+    n_units: int  # how many there are
 
     def interval(self, value: float, draws: Array, *, log: bool = False) -> tuple[float, float]:
         """95% interval of a quantity with `value` at the fit and `draws` (B,) at the resamples.
@@ -48,8 +55,9 @@ class Resamples:
 
     @property
     def freedom(self) -> int:
-        """Degrees of freedom of Student's t."""
-        return max(self.n_units - 1, 1)
+        """Degrees of freedom of Student's t: of simulated losses those that their noise has."""
+        fitted = self.theta.shape[1] if self.unit == "losses" else 1
+        return max(self.n_units - fitted, 1)
 
     @staticmethod
     def standard_error(draws: Array) -> float:
@@ -63,16 +71,49 @@ def resample(
     fitted: Estimate,
     n: int,
     seed: int,
-    unit: Resampling = "groups",
+    unit: Resampling,
     start: Array | None = None,
 ) -> Resamples:
-    """Refit n resamples, drawn with replacement over groups or over runs.
+    """Refit n resamples: groups or runs drawn with replacement, or losses simulated.
 
     start (n, p): where the same resamples ended under nearly the same problem.
     """
+    if unit == "losses":
+        drawn = simulated(problem, fitted, standard_noise(problem.n, n, seed))
+        theta = refit(problem, fitted, log_loss=drawn, start=start)
+        return Resamples(theta=theta, unit=unit, n_units=problem.n)
     labels = problem.groups if unit == "groups" else np.arange(problem.n)
     theta = refit(problem, fitted, weights=draw(labels, n, seed), start=start)
     return Resamples(theta=theta, unit=unit, n_units=int(labels.max()) + 1)
+
+
+def resampling(problem: Problem, theta: Array) -> Resampling:
+    """What to resample: groups, unless the multiplicity hangs on one of them; then losses.
+
+    It hangs on a group without which the variance of one of its parameters (from the Jacobian at
+    theta (p,)) is more than ten times as large.
+    """
+    n_eta = len(problem.eta_names)
+    if n_eta == 0 or problem.n <= theta.size:
+        return "groups"
+    rows = problem.law.evaluate(theta[None], problem.design).jacobian[0] * problem.scale
+    rows = rows / (np.sqrt((rows**2).sum(axis=1)) + 1e-300)[:, None]
+    left_out = problem.groups != np.arange(problem.groups.max() + 1)[:, None]
+    weights = np.vstack([np.ones(problem.n), left_out])
+    information = (rows * weights[:, None]) @ rows.T + 1e-13 * np.eye(theta.size)
+    variances = np.linalg.inv(information)[:, -n_eta:, -n_eta:].diagonal(axis1=1, axis2=2)
+    return "losses" if (variances[1:] > _HANGS * variances[0]).any() else "groups"
+
+
+def standard_noise(n_runs: int, n: int, seed: int) -> Array:
+    """Standard normal noise (n, runs) of n simulated sweeps."""
+    return np.random.default_rng(seed).normal(size=(n, n_runs))
+
+
+def simulated(problem: Problem, fitted: Estimate, noise: Array) -> Array:
+    """Log losses (n, runs) from the fitted law and noise (n, runs) of standard deviation 1."""
+    sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
+    return np.log(problem.predict(fitted.theta)[0]) + sigma * noise / problem.scale
 
 
 def draw(labels: Integers, n: int, seed: int) -> Array:
@@ -108,10 +149,10 @@ class Profile:
 def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float) -> Profile:
     """Profile one θ over six standard errors on either side.
 
-    The threshold is that of a likelihood-ratio test with the scale estimated from the residuals:
-    2(F − F_min)·Σψ′/Σψ² ≤ t² with t Student's at n − p degrees of freedom; for least squares
-    2F_min/(n − p) is the residual variance. For Huber's loss this is the robust likelihood-ratio
-    test (Heritier & Ronchetti 1994) with ψ and ψ′ at the residuals.
+    The threshold is that of a likelihood-ratio test with the scale estimated from the objective:
+    2(F − F_min) ≤ t²·σ²Eψ²/Eψ′ with t Student's at n − p degrees of freedom; for least squares
+    σ² = 2F_min/(n − p). For Huber's loss this is the robust likelihood-ratio test (Heritier &
+    Ronchetti 1994) with σ from `noise_scale` and ψ's moments at normal noise.
     """
     at = problem.theta_names.index(name)
     best = fitted.theta[at]
@@ -121,7 +162,7 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
     objective = np.maximum(objective, fitted.objective)
     freedom = max(problem.n - fitted.theta.size, 1)
     t = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
-    threshold = fitted.objective + 0.5 * t**2 * _scale(problem, fitted.theta, freedom)
+    threshold = fitted.objective + 0.5 * t**2 * _unit(problem, fitted)
     return Profile(
         values=values,
         objective=objective,
@@ -145,12 +186,13 @@ def held(problem: Problem, theta: Array, name: str, values: Array) -> tuple[Arra
     return found.theta, found.objective
 
 
-def _scale(problem: Problem, theta: Array, freedom: int) -> float:
-    """Σψ² / Σψ′, the objective's unit of likelihood, corrected for the fitted parameters."""
-    residual = problem.scale * (np.log(problem.predict(theta)[0]) - problem.log_loss)
-    pull = np.clip(residual, -problem.delta, problem.delta)
-    inside = max(int((np.abs(residual) <= problem.delta).sum()), 1)
-    return float((pull**2).sum() / inside * problem.n / freedom)
+def _unit(problem: Problem, fitted: Estimate) -> float:
+    """σ²Eψ²/Eψ′, the objective's unit of likelihood; 0 where no run is left to tell the noise."""
+    if problem.n <= fitted.theta.size:
+        return 0.0
+    sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
+    at = moments(problem.delta / sigma)
+    return sigma**2 * at.square / at.slope
 
 
 def _crossing(values: Array, objective: Array, threshold: float) -> float | None:

@@ -66,12 +66,17 @@ def _intervals(fit: Fit, problem: Problem) -> list[str]:
     ci95 = fit.interval("phi")
     if resamples is None or ci95 is None:
         return ["φ is printed without an interval: no resamples were asked for"]
-    if problem.budgets is None:
+    if problem.budgets is None and resamples.unit == "groups":
         said.append(
             "the runs name no budget, so runs were resampled one by one: the interval is too "
             "narrow if runs share noise"
         )
-    if resamples.n_units < _FEW_GROUPS:
+    if resamples.unit == "losses":
+        said.append(
+            "φ hangs on one group of runs, so groups can't be resampled: the interval supposes "
+            "that noise is independent between runs, and is too narrow if runs of a group share it"
+        )
+    elif resamples.n_units < _FEW_GROUPS:
         said.append(
             f"{resamples.n_units} groups of runs are fewer than the {_FEW_GROUPS} at which the "
             "interval's coverage was measured: it may cover less than 95%"

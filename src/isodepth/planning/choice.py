@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from isodepth.errors import InputError
 from isodepth.laws import Array, Integers
-from isodepth.planning.design import LEVEL, Continuous, Limits, Worlds, continuous, exact
+from isodepth.planning.design import (
+    LEVEL,
+    USELESS,
+    Continuous,
+    Limits,
+    Worlds,
+    continuous,
+    exact,
+    least_cost,
+)
 from isodepth.planning.worlds import Candidates
 
-_CLOSE = 0.005  # relative FLOPs to which the cheapest design is found
-_HIGHEST = 1024.0  # times the continuous optimum's FLOPs, where the search gives up
+_CLOSE = 0.005  # relative cost to which the cheapest design is found
+_HIGHEST = 1024.0  # times the continuous optimum's cost, where the search gives up
 _LEAST_LEVELS = 3  # values of r, and budgets, that let a law be seen to fail
 _LEAST_REPLICATES = 2  # degrees of freedom for pure noise
 
@@ -25,9 +34,10 @@ class Choice:
     counts: Integers  # (n,) of each candidate
     held: Integers  # (n,) of them held for checking, whatever they tell of φ
     flops: float  # training FLOPs of all
+    cost: float  # of all, in what the candidates cost: FLOPs or seconds
     half_width: float  # predicted, of φ's 95% interval: root mean square over the worlds
     by_world: dict[str, float]  # the same in each kind of world
-    bound_flops: float  # below this no design, split runs allowed, reaches the same variance
+    bound: float  # below this cost no design, split runs allowed, reaches the same variance
     unmet: tuple[str, ...]  # what it can't tell
 
     @property
@@ -35,33 +45,47 @@ class Choice:
         """Runs in all."""
         return int(self.counts.sum())
 
+    @property
+    def tells(self) -> bool:
+        """Whether the interval would say anything of φ."""
+        return self.half_width < USELESS
+
 
 def best_for(
     worlds: Worlds,
     candidates: Candidates,
-    flops: float,
+    spend: float,
     *,
     limits: Limits,
     check_share: float,
     ideal: Continuous | None = None,
 ) -> Choice:
-    """The runs costing at most `flops` that narrow φ most.
+    """The runs costing at most `spend`, in FLOPs or seconds as candidates do, that narrow φ most.
 
-    check_share: up to this share of the FLOPs is held, before the rest is optimised, for what the
-    optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ per
-    FLOP) and replicates of the two cheapest cells. `ideal`: the continuous optimum where known.
-    Raises InputError for a share outside 0 to 1, or FLOPs that buy no run.
+    check_share: up to this share of the cost is held, before the rest is optimised, for what the
+    optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ for its
+    cost) and replicates of the two cheapest cells. `ideal`: the continuous optimum where known.
+    Raises InputError for a share outside 0 to 1, or a cost that buys no run.
     """
     if not 0 <= check_share < 1:
         raise InputError(f"the share held for checking, {check_share:g}, must lie from 0 to 1")
-    best = ideal or continuous(worlds, candidates.flops)
-    cost = candidates.flops
-    counts = exact(worlds, cost, flops, limits=limits, ideal=best)
+    cost = candidates.cost
+    best = ideal or continuous(worlds, cost)
+    counts = exact(worlds, cost, spend, limits=limits, ideal=best)
     held = np.zeros_like(counts)
     fixed = held
     if check_share:
-        held, fixed = _checks(worlds, candidates, counts, limits, check_share * flops)
-        counts = exact(worlds, cost, flops, limits=limits, fixed=fixed, ideal=best)
+        held, fixed = _checks(worlds, candidates, counts, limits, check_share * spend)
+        counts = exact(worlds, cost, spend, limits=limits, fixed=fixed, ideal=best)
+    choice = choice_of(worlds, candidates, counts)
+    if worlds.known is None:  # the bound proved for the best design is above that at these runs
+        choice = replace(choice, bound=best.flops(worlds.variance(counts)))
+    return replace(choice, held=held)
+
+
+def choice_of(worlds: Worlds, candidates: Candidates, counts: Integers) -> Choice:
+    """What runs chosen in another way, counts (n,), would give."""
+    cost = candidates.cost
     widths = worlds.half_widths(counts)
     kinds = np.array(worlds.names)
     by_world = {
@@ -70,11 +94,12 @@ def best_for(
     }
     return Choice(
         counts=counts,
-        held=held,
-        flops=float(counts @ cost),
+        held=np.zeros_like(counts),
+        flops=float(counts @ candidates.flops),
+        cost=float(counts @ cost),
         half_width=worlds.half_width(counts),
         by_world=by_world,
-        bound_flops=best.flops(worlds.variance(counts)),
+        bound=least_cost(worlds, cost, counts),
         unmet=_unmet(candidates, counts),
     )
 
@@ -87,20 +112,24 @@ def cheapest(
     limits: Limits,
     check_share: float,
 ) -> Choice:
-    """The runs of fewest FLOPs whose predicted half-width is at most `target`.
+    """The cheapest runs, in FLOPs or seconds, whose predicted half-width is at most `target`.
 
-    By bisection on the FLOPs of `best_for`, to half a percent.
-    Raises InputError where the limits keep every design from it.
+    By bisection on the cost of `best_for`, to half a percent. Where the limits keep every design
+    from it, the runs of least half-width; whether the target is met is for the caller to see.
+    Raises InputError where those can't tell φ at all.
     """
     if not (np.isfinite(target) and target > 0):
         raise InputError(f"the half-width wanted, {target:g}, must be a positive number")
-    ideal = continuous(worlds, candidates.flops)
+    ideal = continuous(worlds, candidates.cost)
     z = float(stats.norm.ppf(0.5 + LEVEL / 2))
-    low = max(ideal.flops((target / z) ** 2), float(candidates.flops.min()))
-    high, best = low, None
+    least = float(candidates.cost.min())
+    low = max(ideal.flops((target / z) ** 2), least)
     most = low * _HIGHEST
+    if worlds.known is not None:  # the optimum of new runs alone bounds nothing
+        low = least
+    high, best = low, None
     if limits.max_runs is not None:
-        most = min(most, max(low, limits.max_runs * float(candidates.flops.max())))
+        most = min(most, max(low, limits.max_runs * float(candidates.cost.max())))
     while True:
         found = best_for(
             worlds, candidates, high, limits=limits, check_share=check_share, ideal=ideal
@@ -109,9 +138,10 @@ def cheapest(
             best = found
             break
         if high >= most:
+            if found.tells:
+                return found
             raise InputError(
-                f"{found.n_runs} runs give φ ± {found.half_width:.2g} at best, not ± {target:g}; "
-                "allow more runs, larger r or other budgets, or name a wider interval"
+                f"{found.n_runs} runs can't tell φ; allow more runs, larger r or other budgets"
             )
         low, high = high, min(2 * high, most)
     while high / low > 1 + _CLOSE:
@@ -120,7 +150,7 @@ def cheapest(
             worlds, candidates, middle, limits=limits, check_share=check_share, ideal=ideal
         )
         if found.half_width <= target:
-            high, best = min(middle, found.flops), found
+            high, best = min(middle, found.cost), found
         else:
             low = middle
         if high <= low:
@@ -129,21 +159,21 @@ def cheapest(
 
 
 def _checks(
-    worlds: Worlds, candidates: Candidates, counts: Integers, limits: Limits, flops: float
+    worlds: Worlds, candidates: Candidates, counts: Integers, limits: Limits, spend: float
 ) -> tuple[Integers, Integers]:
     """Runs held for checking, and those that must stay for them to check anything."""
-    cost = candidates.flops
+    cost = candidates.cost
     telling = worlds.sensitivity(counts) / cost
     held = np.zeros_like(counts)
-    for level in (candidates.recurrences, candidates.budget_flops):
-        used = set(level[counts + held > 0].tolist())
-        missing = ~np.isin(level, list(used)) & (cost <= flops - held @ cost)
+    for level, there in _levels(candidates):
+        used = set(level[counts + held > 0].tolist()) | set(there.tolist())
+        missing = ~np.isin(level, list(used)) & (cost <= spend - held @ cost)
         if len(used) < _LEAST_LEVELS and missing.any():
             held[np.argmax(np.where(missing, telling, -1.0))] += 1
     fixed = held.copy()
     full = limits.max_replicates or _LEAST_REPLICATES
     for i in np.argsort(np.where(counts > 0, cost, np.inf), kind="stable")[:_LEAST_REPLICATES]:
-        if counts[i] and full > 1 and held @ cost + cost[i] <= flops:
+        if counts[i] and full > 1 and held @ cost + cost[i] <= spend:
             held[i] += 1
             fixed[i] = max(2, fixed[i])
     if limits.max_runs is not None and fixed.sum() > limits.max_runs // 2:
@@ -153,7 +183,7 @@ def _checks(
 
 def _unmet(candidates: Candidates, counts: Integers) -> tuple[str, ...]:
     used = counts > 0
-    r, budgets = (np.unique(x[used]) for x in (candidates.recurrences, candidates.budget_flops))
+    r, budgets = (np.union1d(x[used], there) for x, there in _levels(candidates))
     found = []
     if r.size < _LEAST_LEVELS:
         found.append(
@@ -169,10 +199,28 @@ def _unmet(candidates: Candidates, counts: Integers) -> tuple[str, ...]:
             f"φ outside {budgets[0]:.3g} to {budgets[-1]:.3g} FLOPs a run: beyond them the law is "
             "extrapolated"
         )
-    replicates = int(np.maximum(counts - 1, 0).sum())
+    replicates = int(np.maximum(counts - 1, 0).sum()) + _replicates(candidates.made)
     if replicates < _LEAST_REPLICATES:
         found.append("noise apart from the law's misfit: too few replicates")
     return tuple(found)
+
+
+def _levels(candidates: Candidates) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """r and budgets: of the candidates, and of the runs already made."""
+    made = candidates.made
+    none = np.empty(0)
+    return (
+        (candidates.recurrences, none if made is None else made.recurrences),
+        (candidates.budget_flops, none if made is None else made.known_budgets),
+    )
+
+
+def _replicates(made: Candidates | None) -> int:
+    """Runs already made beyond the first of their kind."""
+    if made is None:
+        return 0
+    kinds = np.stack([made.recurrences, made.n_once, made.n_rec, made.tokens])
+    return int(made.flops.size - np.unique(kinds, axis=1).shape[1])
 
 
 def _listed(values: Array) -> str:

@@ -9,7 +9,7 @@ not known, the criterion is the variance averaged over supposed truths, "worlds"
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,7 @@ from isodepth.errors import InputError
 from isodepth.laws import Array, Integers
 
 LEVEL = 0.95
+USELESS = 1.0  # a half-width from which on an interval of φ says nothing
 # What a parameter that no run tells is taken to be known to, as a share of what the most telling
 # single run says: small enough to move no identified variance, large enough to invert.
 _RIDGE = 1e-10
@@ -38,16 +39,19 @@ class Worlds:
     weights: Array  # (S,) of the worlds, summing to 1
     n_params: Integers  # (S,) parameters that each world fits
     names: tuple[str, ...]  # (S,) kinds of worlds, for reports
+    known: Array | None = None  # (S, p, p) information of runs that are made already
+    n_known: int = 0  # how many those are
 
     def only(self, which: Integers) -> Worlds:
         """The same worlds with some of the candidates: indices (k,)."""
-        return Worlds(
-            rows=self.rows[:, which],
-            target=self.target,
-            weights=self.weights,
-            n_params=self.n_params,
-            names=self.names,
-        )
+        return replace(self, rows=self.rows[:, which])
+
+    def knowing(self, made: Integers) -> Worlds:
+        """The same worlds with some candidates (k,) made already, once each, and left out."""
+        rows = self.rows[:, made]
+        left = np.setdiff1d(np.arange(self.rows.shape[1]), made)
+        known = rows.swapaxes(1, 2) @ rows
+        return replace(self.only(left), known=known, n_known=len(made))
 
     @property
     def _ridge(self) -> Array:
@@ -60,7 +64,8 @@ class Worlds:
         """M (S, p, p) of a design, counts (n,) runs of each candidate."""
         used = np.flatnonzero(counts)
         rows = self.rows[:, used]
-        return self._ridge + (rows * counts[used, None]).swapaxes(1, 2) @ rows
+        known = 0.0 if self.known is None else self.known
+        return self._ridge + known + (rows * counts[used, None]).swapaxes(1, 2) @ rows
 
     def variances(self, counts: Array | Integers) -> Array:
         """Variance (S,) of the number in each world; huge where the runs can't tell it."""
@@ -77,7 +82,7 @@ class Worlds:
         Student's t with (runs − parameters) degrees of freedom, as the noise is estimated from the
         same runs; infinite where there is none.
         """
-        freedom = float(counts.sum()) - self.n_params
+        freedom = float(counts.sum()) + self.n_known - self.n_params
         t = np.where(freedom > 0, stats.t.ppf(0.5 + LEVEL / 2, np.maximum(freedom, 1)), np.inf)
         return np.asarray(t * np.sqrt(self.variances(counts)))
 
@@ -106,6 +111,8 @@ class Continuous:
 
 def continuous(worlds: Worlds, cost: Array) -> Continuous:
     """Shares of the FLOPs of least average variance; cost (n,) FLOPs of one run.
+
+    Of new runs alone: what runs already made tell would change the shares with the FLOPs.
 
     Multiplicative steps with power ½, monotone for this criterion (Yu 2010, Annals of Statistics
     38, 2593), over the candidates that matter, re-chosen each round by the equivalence theorem:
@@ -142,13 +149,17 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
 
 def _per_flop(worlds: Worlds, cost: Array) -> Worlds:
     """The worlds in units of FLOPs: a candidate's row for the part of a run that 1 FLOP buys."""
-    return Worlds(
-        rows=worlds.rows / np.sqrt(cost)[:, None],
-        target=worlds.target,
-        weights=worlds.weights,
-        n_params=worlds.n_params,
-        names=worlds.names,
-    )
+    return replace(worlds, rows=worlds.rows / np.sqrt(cost)[:, None], known=None, n_known=0)
+
+
+def least_cost(worlds: Worlds, cost: Array, counts: Integers) -> float:
+    """A cost below which no new runs, split ones allowed, give the variance of `counts` (n,).
+
+    1/Ψ is concave in M, so for any design w, Σ wᵢsᵢ ≥ Σ countsᵢsᵢ is needed, s the sensitivity at
+    `counts`; that costs at least Σ countsᵢsᵢ / max(sᵢ/costᵢ).
+    """
+    slope = worlds.sensitivity(counts)
+    return float(counts @ slope / (slope / cost).max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +194,10 @@ def exact(
             else f"{flops:.3g} FLOPs don't buy the runs held, {held @ cost:.3g}"
         )
     best = ideal or continuous(worlds, cost)
-    slope = _per_flop(worlds, cost).sensitivity(best.shares)
+    if worlds.known is None:
+        slope = _per_flop(worlds, cost).sensitivity(best.shares)
+    else:
+        slope = worlds.sensitivity(held) / cost
     near = np.union1d(np.argsort(-slope, kind="stable")[:_EXCHANGED], np.flatnonzero(held))
     some, price, floor = worlds.only(near), cost[near], held[near]
     found = [
@@ -226,7 +240,7 @@ def _exchanged(
         for i in np.flatnonzero(counts > floor):
             fewer = counts - (np.arange(counts.size) == i)
             after = np.where(
-                (cost <= left + cost[i]) & (fewer < full), _after_adding(worlds, fewer), np.inf
+                (cost <= left + cost[i]) & (fewer < full), after_adding(worlds, fewer), np.inf
             )
             j = int(np.argmin(after))
             if after[j] < best:
@@ -257,12 +271,12 @@ def _filled(
         addable = (cost <= flops - counts @ cost) & (counts < full) & (counts.sum() < most)
         if not addable.any():
             return counts
-        after = _after_adding(worlds, counts)
+        after = after_adding(worlds, counts)
         gain = np.log(worlds.variance(counts) / np.maximum(after, 1e-300)) / cost
         counts[np.argmax(np.where(addable, gain, -np.inf))] += 1
 
 
-def _after_adding(worlds: Worlds, counts: Integers) -> Array:
+def after_adding(worlds: Worlds, counts: Integers) -> Array:
     """The average variance (n,) after one more run of each candidate (Sherman–Morrison)."""
     inverse = np.linalg.inv(worlds.information(counts))
     toward = worlds.rows @ inverse

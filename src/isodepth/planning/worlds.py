@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from isodepth.errors import InputError
 from isodepth.fitting import Fit, fit
-from isodepth.laws import LAWS, Array, Design, LawName
-from isodepth.planning.design import Worlds
+from isodepth.fitting.noise import moments
+from isodepth.laws import LAWS, Array, Design, Integers, LawName
+from isodepth.planning.design import USELESS, Worlds
 from isodepth.runs import Runs
 
 # Standard deviation of the log loss about the law: the published baseline's residuals are 0.0025
 # about the coupled law and 0.0037 about the additive one (rms, Huber fits of all 116 runs).
 NOISES = (0.0025, 0.004)
 PRIOR_LAWS: tuple[LawName, ...] = ("additive", "coupled")
-_RESAMPLES = 50
+RESAMPLES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,41 @@ class Candidates:
     tokens: Array  # (n,) training tokens
     flops: Array  # (n,) training FLOPs of one run
     budget_flops: Array  # (n,) nominal training FLOPs of its iso-FLOP group
+    seconds: Array | None = None  # (n,) of one run, where time is what a design is to spend
+    made: Candidates | None = None  # runs that are there already, and cost nothing
+
+    @property
+    def cost(self) -> Array:
+        """(n,) what a design spends on each: seconds where they are given, else FLOPs."""
+        return self.flops if self.seconds is None else self.seconds
+
+    @property
+    def known_budgets(self) -> Array:
+        """Nominal training FLOPs of those whose iso-FLOP group is known."""
+        return self.budget_flops[np.isfinite(self.budget_flops)]
+
+    def followed_by(self, more: Candidates) -> Candidates:
+        """Both, as runs to be counted in FLOPs."""
+
+        def joined(name: str) -> Array:
+            return np.concatenate([getattr(self, name), getattr(more, name)])
+
+        return Candidates(
+            recurrences=joined("recurrences"),
+            n_once=joined("n_once"),
+            n_rec=joined("n_rec"),
+            n_inject=joined("n_inject"),
+            tokens=joined("tokens"),
+            flops=joined("flops"),
+            budget_flops=joined("budget_flops"),
+        )
 
 
 def prior(runs: Runs | str | Path, *, recipe: str | None = None, seed: int = 0) -> list[Fit]:
     """One fit of every supposed law, with resamples. Raises InputError where φ can't be told."""
     fits = [
-        fit(runs, recipe=recipe, law=law, bootstrap=_RESAMPLES, seed=seed) for law in PRIOR_LAWS
+        fit(runs, recipe=recipe, law=law, bootstrap=RESAMPLES, seed=seed, sensitivity=False)
+        for law in PRIOR_LAWS
     ]
     for one in fits:
         if one.phi is None:
@@ -49,25 +78,48 @@ def prior(runs: Runs | str | Path, *, recipe: str | None = None, seed: int = 0) 
 
 
 def worlds(
-    candidates: Candidates, fits: list[Fit], *, noises: tuple[float, ...], draws: int = 12
+    candidates: Candidates,
+    fits: list[Fit],
+    *,
+    noises: tuple[float, ...],
+    draws: int = 12,
+    at_budget: float | None = None,
 ) -> Worlds:
     """Gradients of the candidates' log loss in every supposed world; the number wanted is φ.
 
     Worlds: every fit × (its optimum and the first `draws` of its resamples) × every noise, all of
     one weight within a fit and noise, and the same for every fit and noise. noises: standard
     deviations of the log loss, alike for all runs and independent between them. The variance is
-    that of the fit's own estimator (`huber_variance`).
-    Raises InputError for fits without φ, counting by regression, or noises that aren't positive.
+    that of the fit's own estimator (`fitting.noise.Moments.variance`). What `candidates.made` tell
+    is known.
+    at_budget: training FLOPs at which φ is wanted where it may drift with the budget's logarithm
+    (`fitting.drift`): one more parameter, the last of each world's, supposed to be 0.
+    Raises InputError for fits without φ, counting by regression, noises or a budget that aren't
+    positive, and, with a drift, for runs of unknown budget.
     """
     if not noises or min(noises) <= 0:
         raise InputError("the noise of the log loss must be positive")
     for one in fits:
         if one.conventions.count_injection == "regressed" or one.conventions.multiplicity == "free":
             raise InputError("a design needs fits with multiplicity power, not counted `regressed`")
-    width = max(one.fitted.theta.size for one in fits)
+    if candidates.made is not None:
+        both = candidates.made.followed_by(candidates)
+        known = np.arange(candidates.made.flops.size)
+        return worlds(both, fits, noises=noises, draws=draws, at_budget=at_budget).knowing(known)
+    if at_budget is not None and not (np.isfinite(at_budget) and at_budget > 0):
+        raise InputError(f"a budget of {at_budget:g} FLOPs must be a positive number")
+    if at_budget is not None and not np.isfinite(candidates.budget_flops).all():
+        raise InputError(
+            "with a drift of φ the runs made need budget_flops, flops_per_token or flops"
+        )
+    width = max(one.fitted.theta.size for one in fits) + (at_budget is not None)
     rows, targets, sizes, names = [], [], [], []
     for one in fits:
         jacobian = _jacobian(one, candidates, draws)
+        if at_budget is not None:
+            of_phi = jacobian[:, [one.fitted.theta_names.index("phi")]]
+            drift = of_phi * np.log10(candidates.budget_flops / at_budget)
+            jacobian = np.concatenate([jacobian, drift], axis=1)
         k, p, n = jacobian.shape
         padded = np.zeros((k, n, width))
         padded[:, :, :p] = jacobian.swapaxes(1, 2)
@@ -75,11 +127,11 @@ def worlds(
         target[:, one.fitted.theta_names.index("phi")] = 1.0
         for noise in noises:
             k_delta = one.conventions.huber_delta / noise
-            factor = huber_variance(k_delta) if one.conventions.estimator == "huber" else 1.0
+            factor = moments(k_delta).variance if one.conventions.estimator == "huber" else 1.0
             rows.append(padded / (noise * np.sqrt(factor)))
             targets.append(target)
             sizes.append(np.full(k, p))
-            names += [f"{one.conventions.law}, noise {noise:g}"] * k
+            names += [f"{one.conventions.law}, noise {noise:.3g}"] * k
     count = np.array([len(part) for part in rows])
     return Worlds(
         rows=np.concatenate(rows),
@@ -90,14 +142,22 @@ def worlds(
     )
 
 
-def huber_variance(k: float) -> float:
-    """Variance of Huber's estimator over least squares' at normal noise; k = δ / σ.
+def drift_half_width(
+    candidates: Candidates,
+    fits: list[Fit],
+    counts: Integers,
+    *,
+    noises: tuple[float, ...],
+) -> float | None:
+    """Predicted half-width of the 95% interval of φ's change for ten times the FLOPs.
 
-    E ψ² / (E ψ′)² (Huber 1964, Annals of Mathematical Statistics 35, 73): 1 as k → ∞, π/2 as k → 0.
+    counts (n,): the runs. None where they can't tell a drift.
     """
-    inside = 2 * stats.norm.cdf(k) - 1
-    square = inside - 2 * k * stats.norm.pdf(k) + 2 * k**2 * stats.norm.sf(k)
-    return float(square / inside**2)
+    center = float(np.exp(np.log(candidates.known_budgets).mean()))
+    with_drift = worlds(candidates, fits, noises=noises, at_budget=center)
+    target = np.eye(with_drift.target.shape[1])[with_drift.n_params - 1]
+    half = replace(with_drift, target=target).half_width(counts)
+    return half if half < USELESS else None
 
 
 def _jacobian(one: Fit, candidates: Candidates, draws: int) -> Array:

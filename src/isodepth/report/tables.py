@@ -33,6 +33,8 @@ def fit_report(fit: Fit) -> RenderableType:
     parts: list[RenderableType] = [Text(_headline(fit), style="bold"), _conventions(fit)]
     parts.append(_parameters(fit))
     parts.append(_quality(fit))
+    if fit.drift:
+        parts += _drift(fit.drift)
     if fit.sensitivity:
         parts.append(_sensitivity(fit))
     parts += sentences("Warnings", fit.warnings, "yellow")
@@ -110,6 +112,24 @@ def _quality(fit: Fit) -> Table:
     for run in lack["influence"][:3]:
         table.add_row(f"without {run['run_id']}", f"φ {run['delta_phi']:+.4f}")
     return table
+
+
+def _drift(found: dict[str, Any]) -> list[RenderableType]:
+    if found["per_decade"] is None:
+        return []  # the warnings say why
+    slope = f"{found['per_decade']:+.3f} {interval_text(found['per_decade_ci95'], '+.3f')}"
+    table = new_table("budget", "φ, if it may drift", "95%", "φ, if not", "95%", "beyond the runs")
+    for one in found["at"]:
+        beyond = one["decades_beyond"]
+        table.add_row(
+            f"{one['budget_flops']:.3g}",
+            f"{one['phi']:.3f}",
+            interval_text(one["ci95"], ".3f"),
+            f"{one['constant_phi']:.3f}",
+            interval_text(one["constant_ci95"], ".3f"),
+            f"{10**beyond:.3g} times" if beyond else "",
+        )
+    return [Text(f"φ changes by {slope.strip()} for ten times the training FLOPs"), table]
 
 
 def _sensitivity(fit: Fit) -> Table:

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 from isodepth.errors import InputError
 from isodepth.output import Output
 from isodepth.sweep.request import Request
+from isodepth.sweep.wanted import Wanted
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
@@ -22,26 +23,22 @@ if TYPE_CHECKING:
     from isodepth.sweep.ledger import Ledger
     from isodepth.sweep.plan import Plan
     from isodepth.sweep.spec import Spec
+    from isodepth.sweep.target import Wish
 
 SweepFolder = Annotated[Positional[Path], arg(metavar="DIR", help="folder of a sweep")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanCommand(Request):
+class PlanCommand(Wanted, Request):
     """Plan a sweep: every run with its settings, size, cost and time, as JSON."""
 
     out: Annotated[Path | None, arg(metavar="PLAN.json")] = None
     """file for the plan, which `isodepth sweep` takes"""
-    target_ci: float | None = None
-    """choose the cheapest runs of one recipe that give φ this closely: half of the 95% interval"""
-    max_runs: int | None = None
-    """with --target-ci: runs in all, at most"""
-    noise: tuple[float, ...] | None = None
-    """with --target-ci: standard deviations of the log loss to suppose, averaged over
-    (0.0025 0.004, about the published runs' residuals)"""
-    check_share: float | None = None
-    """with --target-ci: share of the FLOPs held for a third r, a third budget and replicates,
-    which show whether the law holds (0.1)"""
+    runs: Annotated[str | None, arg(metavar="RUNS")] = None
+    """design: runs made already, which count at no cost; without --fit they tell the laws that are
+    supposed, without --noise the noise"""
+    next: int | None = None
+    """with --runs: that many more runs, each the one that narrows most for its FLOPs"""
 
     def run(self) -> None:
         spec = self.spec()
@@ -56,27 +53,35 @@ class PlanCommand(Request):
 
     def plan(self, spec: Spec) -> Plan:
         """The grid, or the cheapest runs for the interval wanted."""
-        if self.target_ci is None:
-            for name in ("max_runs", "noise", "check_share"):
-                if getattr(self, name) is not None:
-                    raise InputError(f"--{name.replace('_', '-')} is for plans with --target-ci")
-            from isodepth.sweep.plan import make_plan
-
-            return make_plan(spec, self.law(spec))
-        if self.n_widths is not None:
-            raise InputError("--n-widths has no part in --target-ci, which chooses the widths")
-        from isodepth.fitting import Fit
-        from isodepth.planning.worlds import NOISES, prior
+        from isodepth.sweep.plan import make_plan
         from isodepth.sweep.target import plan_for
 
-        return plan_for(
-            spec,
-            self.target_ci,
-            prior("published") if self.fit_file is None else [Fit.load(self.fit_file)],
-            noises=NOISES if self.noise is None else self.noise,
-            max_runs=self.max_runs,
-            check_share=0.1 if self.check_share is None else self.check_share,
-        )
+        if self.target_ci is None and self.gpu_hours is None and self.next is None:
+            ways = "--target-ci, --gpu-hours or --next"
+            self.refuse_limits(ways)
+            if self.runs is not None:
+                raise InputError(f"--runs is for designs: give {ways}")
+            return make_plan(spec, self.law(spec))
+        if self.n_widths is not None:
+            raise InputError("--n-widths has no part in a design, which chooses the widths")
+        return plan_for(spec, *self.design(spec))
+
+    def design(self, spec: Spec) -> tuple[Wish, list[Fit]]:
+        """What is wanted, and the laws to suppose."""
+        from isodepth.fitting import Fit
+        from isodepth.planning.supposed import supposed
+        from isodepth.planning.worlds import NOISES, prior
+        from isodepth.runs import load_runs
+        from isodepth.sweep.target import recipe_of
+
+        own = None if self.fit_file is None else [Fit.load(self.fit_file)]
+        if self.runs is None:
+            return self.wish(NOISES, next_runs=self.next), own or prior("published")
+        made = load_runs(self.runs)
+        if own is not None and self.noise is not None:
+            return self.wish(self.noise, made=made, next_runs=self.next), own
+        told = supposed(made, recipe_of(made, spec))
+        return self.wish(told.noises, made=made, next_runs=self.next), own or told.fits
 
 
 def show_plan(plan: Plan, *, stderr: bool) -> None:
@@ -225,51 +230,6 @@ class SweepCommand(Execution):
         status = self.train_all(ledger, law)
         self.write(asdict(summarise(ledger)))
         return status
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureCommand(Execution):
-    """From nothing to φ: plan, prepare text, train, collect, fit and report.
-
-    Safe to run again after any interruption; what is done is skipped.
-    """
-
-    preset: str
-    """a preset that ships (laptop, gpu-30min, published), or a TOML file"""
-    out: Annotated[Path, arg(metavar="DIR")]
-    """folder of everything"""
-    bootstrap: int = 1000
-    """resamples behind the intervals"""
-    seed: int = 0
-    """of the resampling"""
-
-    def run(self) -> int:
-        from rich.console import Console
-
-        from isodepth.sweep.ledger import Ledger
-        from isodepth.sweep.measure import measure
-        from isodepth.sweep.measure_report import measure_report
-        from isodepth.sweep.plan import make_plan
-
-        request = Request(preset=self.preset)
-        spec = request.spec()
-        law = request.law(spec)
-        ledger = Ledger.open(self.out, make_plan(spec, law))
-        if not self.quiet:
-            show_plan(ledger.plan, stderr=True)
-        trained = self.train_all(ledger, law)
-        if any(entry.state in ("planned", "running", "interrupted") for entry in ledger.entries()):
-            return trained
-        with self.fitting() as on_progress:
-            result = measure(
-                ledger, bootstrap=self.bootstrap, seed=self.seed, on_progress=on_progress
-            )
-        self.write(result.to_dict())
-        if not self.quiet and self.json != "-":
-            Console(width=None if sys.stdout.isatty() else 100).print(measure_report(result))
-            self.say(f"table, fits and figures: {self.out}")
-            self.say_page(self.out)
-        return trained
 
 
 @dataclass(frozen=True, kw_only=True)

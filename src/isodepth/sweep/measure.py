@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.fit import DEFAULT_RESAMPLES, Progress
+from isodepth.fitting.problem import replicate_sets
 from isodepth.minima import Isoflop, isoflop
 from isodepth.recipes import Comparison, compare
 from isodepth.report.folder import (
@@ -31,6 +32,7 @@ from isodepth.runs.table import BASELINE
 from isodepth.sweep.collect import CSV_FILE, collect, write_table
 from isodepth.sweep.ledger import FINAL, Ledger
 from isodepth.sweep.plan import Plan
+from isodepth.sweep.rounds import Round, load_rounds
 
 FITS = "fits"
 COMPARED = "compared"
@@ -52,6 +54,7 @@ class Measurement:
     comparisons: dict[str, Comparison]  # of every other recipe with the baseline
     groups: Isoflop
     trust: tuple[str, ...]  # how far the numbers carry, in words
+    rounds: tuple[Round, ...]  # of a sweep that was made for an interval; none otherwise
 
     def to_dict(self) -> dict[str, Any]:
         """What `measure --json` prints."""
@@ -80,6 +83,7 @@ class Measurement:
             },
             "isoflop": self.groups.to_dict(),
             "trust": list(self.trust),
+            "rounds": [asdict(one) for one in self.rounds],
         }
 
 
@@ -91,6 +95,7 @@ def measurement(
     bootstrap: int,
     seed: int,
     redraw: bool,
+    rounds: tuple[Round, ...],
     on_progress: Progress,
 ) -> Measurement:
     """Fit every recipe of a sweep's table and compare it with the baseline, with all that shows it.
@@ -155,6 +160,7 @@ def measurement(
         comparisons=comparisons,
         groups=groups,
         trust=(*_trust(plan, runs, groups), *left_out),
+        rounds=rounds,
     )
 
 
@@ -212,7 +218,7 @@ def _trust(plan: Plan, runs: Runs, groups: Isoflop) -> list[str]:
             f"{len(open_groups)} of {len(groups.groups)} iso-FLOP groups have no bracketed "
             f"minimum ({names}): there the law is seen from one side only"
         )
-    if plan.spec.seeds == 1:
+    if not replicate_sets(used):
         said.append("every run was made with one seed, so the noise is read off the residuals")
     return said
 
@@ -235,6 +241,7 @@ def measure(
         bootstrap=bootstrap,
         seed=seed,
         redraw=redraw,
+        rounds=load_rounds(out),
         on_progress=on_progress,
     )
     try:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from isodepth.recipes import Comparison
 from isodepth.sweep.measure import Measurement
+from isodepth.sweep.rounds import Round
 
 
 def measure_report(result: Measurement) -> RenderableType:
@@ -33,12 +34,22 @@ def measure_report(result: Measurement) -> RenderableType:
         for _ in range(3):
             table.columns.pop()
     bracketed = sum(g.bracketed and not g.concave for g in result.groups.groups)
-    lines = [Text(f"{bracketed} of {len(result.groups.groups)} iso-FLOP minima are bracketed")]
+    lines = [_round(one) for one in result.rounds]
+    lines += [Text(f"{bracketed} of {len(result.groups.groups)} iso-FLOP minima are bracketed")]
     for name, fit in result.fits.items():
         lines += [Text(f"{name}: {warning}", style="yellow") for warning in fit.warnings]
     lines.append(Text("How far to trust this:", style="bold"))
     lines += [Text(f"- {sentence}") for sentence in result.trust]
     return Group(table, *lines)
+
+
+def _round(one: Round) -> Text:
+    half = "not identified" if one.half_width is None else f"± {one.half_width:.3f}"
+    return Text(
+        f"after {one.n_runs} runs, {one.flops:.3g} FLOPs: φ {half} (± {one.expected:.3f} "
+        f"expected); {one.why}",
+        style="" if one.added else "bold",
+    )
 
 
 def _number(value: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:

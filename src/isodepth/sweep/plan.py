@@ -8,12 +8,12 @@ import string
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting.result import Fit
-from isodepth.planning.cost import DEVICES, memory_bytes
+from isodepth.planning.cost import memory_bytes
 from isodepth.planning.grid import Budget, Cell, Recipe, cells, choose_widths
 from isodepth.sweep.spec import DataSpec, Spec
 from isodepth.training.config import TrainConfig
@@ -66,12 +66,22 @@ class PlannedRun:
 class Prediction:
     """What a plan that was made for an interval of φ is expected to give."""
 
-    target: float  # half-width of the 95% interval that was asked for
+    target: float | None  # half-width of the 95% interval asked for; None: the narrowest
+    at_budget: float | None  # FLOPs at which φ is wanted if it may drift; None: one for all budgets
     half_width: float  # predicted: root mean square over the supposed worlds
+    drift_half_width: (
+        float | None
+    )  # predicted, of φ's change for ten times the FLOPs; None: no idea
     by_world: dict[str, float]  # the same for each supposed law and noise
     n_candidates: int  # cells that were chosen from
-    bound_flops: float  # no runs of these budgets and widths reach it with fewer training FLOPs
-    held_flops: float  # training FLOPs of runs held for checking the law
+    unit: Literal["FLOPs", "GPU-hours"]  # what the runs were to cost least of
+    bound: float  # [unit] no runs of these budgets and widths give this half-width for less
+    held: float  # [unit] of runs held for checking the law
+    limits: tuple[str, ...]  # that the runs had to keep, in words
+    needed: float | None  # [unit] that the target takes, where the limits don't give it
+    before: float | None  # half-width that the runs made already give; None: none are
+    # beside runs made already: (run, half-width with it and those before), the most telling first
+    steps: tuple[tuple[str, float], ...]
     assumptions: tuple[str, ...]
     cannot_tell: tuple[str, ...]
 
@@ -176,10 +186,9 @@ def plan_of_cells(spec: Spec, found: list[Cell]) -> Plan:
     """The plan of these runs. Raises InputError where there is none, or one can't be trained."""
     if not found:
         raise InputError("the plan holds no run")
-    device = DEVICES[spec.device]
+    device = spec.processor
     assumptions = [
-        f"times: {device.flops_per_second(256) / 1e9:.3g} GFLOP/s a run at width 256, fewer at "
-        f"smaller widths ({device.basis}); memory: fp32 weights, gradients and optimiser, "
+        f"times: {device.pace}; memory: fp32 weights, gradients and optimiser, at most "
         f"{device.micro_tokens} tokens at once",
     ]
     if spec.command is not None:
@@ -197,7 +206,7 @@ def plan_of_cells(spec: Spec, found: list[Cell]) -> Plan:
 
 def _run(spec: Spec, cell: Cell) -> PlannedRun:
     recipe = cell.recipe
-    device = DEVICES[spec.device]
+    device = spec.processor
     train = spec.train | {
         "run_id": cell.name,
         "recipe": recipe.name,
@@ -276,10 +285,15 @@ def load_plan(file: Path) -> Plan:
             runs=tuple(PlannedRun(**run) for run in content["runs"]),
             waiting=tuple(_of(Budget, one) for one in content["waiting"]),
             assumptions=tuple(content["assumptions"]),
-            prediction=_of(Prediction, predicted) if predicted else None,
+            prediction=_prediction(predicted) if predicted else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not a plan written by `isodepth plan`") from error
+
+
+def _prediction(saved: dict[str, Any]) -> Prediction:
+    steps = tuple((str(run), float(half)) for run, half in saved["steps"])
+    return replace(_of(Prediction, saved), steps=steps)
 
 
 def _of(kind: type, values: dict[str, Any]) -> Any:

@@ -44,15 +44,51 @@ def plan_report(plan: Plan) -> RenderableType:
         lines.append(f"not counted: budgets {waiting}, whose widths wait for the first budget")
     if plan.prediction is not None:
         lines += _predicted(plan.prediction)
-    return Group(table, *(Text(line) for line in lines))
+    parts: list[RenderableType] = [table, *(Text(line) for line in lines)]
+    if plan.prediction is not None and plan.prediction.steps:
+        parts.append(_steps(plan, plan.prediction))
+    return Group(*parts)
+
+
+def _steps(plan: Plan, found: Prediction) -> Table:
+    """The runs one after the other, with what each is expected to add."""
+    title = f"after the runs that are there, φ ± {found.before:.3f} expected:"
+    table = Table(title=title, title_justify="left")
+    for name in ("", "next run", "FLOPs", "time", "FLOPs so far", "φ ±"):
+        table.add_column(name, justify="left" if name == "next run" else "right")
+    by_name = {run.run_id: run for run in plan.runs}
+    total = 0.0
+    for i, (name, half) in enumerate(found.steps, 1):
+        run = by_name[name]
+        total += run.flops
+        cells = (f"{run.flops:.3g}", duration(run.seconds), f"{total:.3g}", f"{half:.3f}")
+        table.add_row(str(i), name, *cells)
+    return table
 
 
 def _predicted(found: Prediction) -> list[str]:
     worlds = "; ".join(f"{name}: ±{half:.3f}" for name, half in found.by_world.items())
+    wanted = "the narrowest" if found.target is None else f"wanted ± {found.target:g}"
+    where = "" if found.at_budget is None else f" at {found.at_budget:.3g} FLOPs, drifting or not,"
+    lines = [f"φ{where} ± {found.half_width:.3f} expected (95%; {wanted}): {worlds}"]
+    if found.target is not None and found.half_width > found.target:
+        needed = "" if found.needed is None else f", which takes {found.needed:.3g} {found.unit}"
+        lines.append(
+            f"  wider than wanted: {' and '.join(found.limits)} don't give ± "
+            f"{found.target:g}{needed}"
+        )
+    elif found.limits:
+        lines.append(f"  within the limits: {' and '.join(found.limits)}")
     return [
-        f"φ ± {found.half_width:.3f} expected (95%; wanted ± {found.target:g}): {worlds}",
-        f"  {found.held_flops:.3g} FLOPs held for checking the law; none of the "
-        f"{found.n_candidates} cells' designs does it below {found.bound_flops:.3g} FLOPs",
+        *lines,
+        f"  {found.held:.3g} {found.unit} held for checking the law; none of the "
+        f"{found.n_candidates} cells' designs does it below {found.bound:.3g} {found.unit}",
         *(f"  supposed: {assumption}" for assumption in found.assumptions),
         *(f"  it can't tell {what}" for what in found.cannot_tell),
+        "  "
+        + (
+            "it can't tell any drift of φ with the budget"
+            if found.drift_half_width is None
+            else f"a drift of φ it tells to ± {found.drift_half_width:.2g} for ten times the FLOPs"
+        ),
     ]

@@ -58,6 +58,11 @@ class Request(Output):
     {python} (the one that runs isodepth) are filled in"""
     device: str | None = None
     """what times are estimated for: cpu, h100 or h200"""
+    rate: Annotated[str | None, arg(metavar="FLOPS|DIR")] = None
+    """training FLOP/s of a run on the device instead of our estimate: a number for every width, or
+    a folder of runs trained there, whose records tell"""
+    device_memory: float | None = None
+    """gigabytes of memory of the device, instead of what we know of it"""
 
     def spec(self) -> Spec:
         """The sweep that preset and flags describe. Raises InputError where they make none."""
@@ -98,6 +103,7 @@ def _bare() -> Spec:
 
 def _with_flags(spec: Spec, flags: Request) -> Spec:
     from isodepth.planning.grid import Budget
+    from isodepth.sweep.rates import rates_of
     from isodepth.sweep.spec import checked
 
     recipes = spec.recipes
@@ -125,6 +131,10 @@ def _with_flags(spec: Spec, flags: Request) -> Spec:
     train = {n: getattr(flags, n) for n in shape if getattr(flags, n) is not None}
     others = ("n_widths", "seeds", "vocabulary", "command", "device")
     given = {n: getattr(flags, n) for n in others if getattr(flags, n) is not None}
+    if flags.rate is not None:
+        given["rates"] = rates_of(flags.rate)
+    if flags.device_memory is not None:
+        given["memory_gb"] = flags.device_memory
     return checked(
         dataclasses.replace(
             spec,

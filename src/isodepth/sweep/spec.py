@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from isodepth.accounting import Injection
 from isodepth.errors import InputError
-from isodepth.planning.cost import DEVICES
+from isodepth.planning.cost import DEVICES, Device, processor
 from isodepth.planning.grid import Backprop, Budget, Recipe, Shape
 from isodepth.training.config import VOCABULARY_MULTIPLE, TrainConfig
 
@@ -55,6 +55,8 @@ class Spec:
     adaptive: bool = False  # later budgets' widths wait for the first budget's results
     command: str | None = None  # template of another trainer's command line
     device: str = "cpu"  # what times are estimated for
+    rates: dict[str, float] | None = None  # its training FLOP/s by width; None: what we assume
+    memory_gb: float | None = None  # its memory, 1e9 bytes; None: what we know of it
 
     @property
     def shape(self) -> Shape:
@@ -62,6 +64,11 @@ class Spec:
         padded = -(-self.vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         given = {name: self.train[name] for name in _SHAPE if name in self.train}
         return Shape(vocab=padded, **given)
+
+    @property
+    def processor(self) -> Device:
+        """The device, as the user knows it."""
+        return processor(self.device, rates=self.rates, memory_gb=self.memory_gb)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `spec_from_json` reads them back."""
@@ -179,6 +186,11 @@ def _problems(spec: Spec) -> list[str]:
         problems.append("a sweep needs at least one recipe")
     if not spec.budgets:
         problems.append("a sweep needs at least one budget in training FLOPs")
+    for width, rate in (spec.rates or {}).items():
+        if not (str(width).isdecimal() and int(width) > 0 and _positive(rate)):
+            problems.append(f"plan.rates: {width} = {rate!r} is no width with its FLOP/s")
+    if spec.memory_gb is not None and not _positive(spec.memory_gb):
+        problems.append("plan.memory_gb must be a positive number of gigabytes")
     if spec.device not in DEVICES:
         problems.append(f"plan.device {spec.device!r} is not one of {', '.join(DEVICES)}")
     return problems
@@ -186,6 +198,10 @@ def _problems(spec: Spec) -> list[str]:
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, float | int) and 0 < value < float("inf")
 
 
 def _tuples(table: dict[str, Any]) -> dict[str, Any]:

@@ -1,91 +1,242 @@
-"""A plan made for an interval: the cheapest runs expected to give it."""
+"""A plan made for an interval: the cheapest runs expected to give it, within limits."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit
-from isodepth.planning.candidates import candidate_cells, candidates_of
-from isodepth.planning.choice import Choice, cheapest
-from isodepth.planning.cost import DEVICES
-from isodepth.planning.design import Limits
+from isodepth.planning.candidates import candidate_cells, candidates_of, candidates_of_runs
+from isodepth.planning.choice import Choice, best_for, cheapest, choice_of
+from isodepth.planning.design import Limits, Worlds
 from isodepth.planning.grid import Cell
-from isodepth.planning.worlds import worlds
+from isodepth.planning.next import Step, in_order
+from isodepth.planning.worlds import Candidates, drift_half_width, worlds
+from isodepth.runs import Runs
 from isodepth.sweep.plan import Plan, Prediction, plan_of_cells
 from isodepth.sweep.spec import Spec
 
+_HOUR = 3600.0  # seconds
 
-def plan_for(
-    spec: Spec,
-    target: float,
-    fits: list[Fit],
-    *,
-    noises: tuple[float, ...],
-    max_runs: int | None,
-    check_share: float,
-) -> Plan:
-    """The cheapest plan whose predicted 95% interval for φ is target either way.
 
-    fits: the supposed laws (`planning.worlds.prior`), the first of which places the widths of
-    budgets that name none. noises: supposed standard deviations of the log loss.
-    check_share: share of the FLOPs held for checking the law (`planning.choice.best_for`).
-    Raises InputError for a spec of several recipes, adaptive or with replicates of its own, and
-    where no choice of runs reaches the target.
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is wanted of a design, and what it may cost; at least one of the first three."""
+
+    half_width: float | None  # of φ's 95% interval; None: the narrowest
+    at_budget: float | None  # FLOPs at which φ is wanted if it may drift; None: one φ for all
+    gpu_hours: float | None  # of the spec's device, new runs together; None: FLOPs are saved
+    next_runs: int | None = None  # instead of both: that many, each the best after those before
+    max_runs: int | None  # new ones; None: any number
+    max_replicates: int | None  # new ones of one size and budget; None: any number
+    width_multiple: int | None  # of every width; None: of the head size
+    noises: tuple[float, ...]  # supposed standard deviations of the log loss
+    check_share: float  # of the cost, held for checking the law (`planning.choice.best_for`)
+    made: Runs | None = None  # what is there already, and counts at no cost
+
+    def limits(self, spec: Spec) -> tuple[str, ...]:
+        """What the runs must keep to, in words."""
+        said = []
+        if self.gpu_hours is not None:
+            said.append(f"{self.gpu_hours:g} hours of {spec.device}")
+        if self.max_runs is not None:
+            said.append(f"{self.max_runs} runs")
+        if self.max_replicates is not None:
+            said.append(f"{self.max_replicates} runs of a kind")
+        return tuple(said)
+
+
+def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
+    """The cheapest plan whose predicted 95% interval for φ is as narrow as wished.
+
+    Cheapest in training FLOPs, or in hours of the device where the wish limits those. Where the
+    limits can't give the interval, the plan is the narrowest within them, and its prediction says
+    so. Of `wish.made`, finished runs count; a size and budget that failed or diverged is not tried
+    again. fits: the supposed laws (`planning.worlds.prior`), the first of which places the widths
+    of budgets that name none.
+    Raises InputError for a spec of several recipes, adaptive or with replicates of its own, where
+    no choice of runs within the limits can tell φ, and where the runs made give the interval.
     """
+    _check(spec, wish)
+    device = spec.processor
+    made = None if wish.made is None else wish.made.of_recipe(recipe_of(wish.made, spec))[0]
+    cells = candidate_cells(
+        spec.recipes[0],
+        spec.budgets,
+        spec.shape,
+        fits[0],
+        device,
+        width_multiple=wish.width_multiple,
+    )
+    if made is not None:
+        cells = [cell for cell in cells if (_same(cell, made)["status"] == "done").all()]
+    candidates = candidates_of(cells, timed_on=None if wish.gpu_hours is None else device)
+    if made is not None:
+        done = made[made["status"] == "done"]
+        candidates = replace(candidates, made=candidates_of_runs(done))
+    found = _choose(wish, candidates, fits)
+    seeds = [0 if made is None else _first_seed(cell, made) for cell in cells]
+    chosen = [
+        replace(cell, seed=seed)
+        for cell, first, count in zip(cells, seeds, found.choice.counts, strict=True)
+        for seed in range(first, first + count)
+    ]
+    return replace(
+        plan_of_cells(spec, chosen),
+        prediction=_prediction(spec, wish, found, cells, seeds, candidates, fits),
+    )
+
+
+def recipe_of(runs: Runs, spec: Spec) -> str:
+    """What the table calls the spec's recipe. Raises InputError where that is not clear."""
+    name = spec.recipes[0].name
+    return runs.choose(name if name in runs.recipes else None)
+
+
+def _same(cell: Cell, made: pd.DataFrame) -> pd.DataFrame:
+    """The runs made of a cell, where the table says so much."""
+    if not {"width", "budget_flops"} <= set(made.columns):
+        return made.iloc[:0]
+    return made[
+        (made["recurrences"] == cell.recurrences)
+        & (made["width"] == cell.width)
+        & np.isclose(made["budget_flops"], cell.budget_flops)
+    ]
+
+
+def _first_seed(cell: Cell, made: pd.DataFrame) -> int:
+    """The first seed that no run made of the cell has."""
+    same = _same(cell, made)
+    seeds = same["seed"].dropna() if "seed" in same else same["width"].iloc[:0]
+    return max([len(same), *(int(seed) + 1 for seed in seeds)])
+
+
+def _check(spec: Spec, wish: Wish) -> None:
     if len(spec.recipes) != 1:
         names = ", ".join(recipe.name for recipe in spec.recipes)
         raise InputError(f"a target interval is for one recipe, not {names}: choose by --recipes")
     if spec.adaptive or spec.seeds != 1:
         raise InputError("a target interval chooses widths and replicates: no --adaptive or seeds")
-    if max_runs is not None and max_runs < 1:
-        raise InputError(f"max_runs = {max_runs} must be at least 1")
-    cells = candidate_cells(
-        spec.recipes[0], spec.budgets, spec.shape, fits[0], DEVICES[spec.device]
-    )
-    candidates = candidates_of(cells)
-    choice = cheapest(
-        worlds(candidates, fits, noises=noises),
-        candidates,
-        target,
-        limits=Limits(max_runs=max_runs),
-        check_share=check_share,
-    )
-    chosen = [
-        replace(cell, seed=seed)
-        for cell, count in zip(cells, choice.counts, strict=True)
-        for seed in range(count)
-    ]
-    return replace(
-        plan_of_cells(spec, chosen),
-        prediction=_prediction(target, choice, cells, fits, noises),
-    )
+    for name in ("max_runs", "max_replicates"):
+        value = getattr(wish, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} = {value} must be at least 1")
+    if wish.next_runs is not None:
+        if wish.made is None:
+            raise InputError("the next runs follow from runs that are there: give --runs")
+        if wish.half_width is not None or wish.gpu_hours is not None or wish.max_runs is not None:
+            raise InputError(
+                "the next runs are counted: no --target-ci, --gpu-hours or --max-runs beside --next"
+            )
+        if wish.next_runs < 1:
+            raise InputError(f"next = {wish.next_runs} must be at least 1")
+    if wish.gpu_hours is not None and not (np.isfinite(wish.gpu_hours) and wish.gpu_hours > 0):
+        raise InputError(f"gpu_hours = {wish.gpu_hours:g} must be a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    choice: Choice
+    needed: float | None  # cost of the target without the limit on hours, where that binds
+    steps: tuple[Step, ...]  # the chosen runs, the most telling first; where some are there already
+    before: float | None  # half-width that the runs made already give
+
+
+def _choose(wish: Wish, candidates: Candidates, fits: list[Fit]) -> _Found:
+    supposed = worlds(candidates, fits, noises=wish.noises, at_budget=wish.at_budget)
+    if candidates.made is None:
+        choice, needed = _best(wish, candidates, supposed)
+        return _Found(choice=choice, needed=needed, steps=(), before=None)
+    before = supposed.half_width(np.zeros(candidates.flops.size))
+    if wish.half_width is not None and before <= wish.half_width:
+        raise InputError(
+            f"nothing to buy: the {supposed.n_known} runs that are there are expected to give φ ± "
+            f"{before:.3g} already"
+        )
+    cost = candidates.cost
+    if wish.next_runs is not None:
+        full = wish.max_replicates
+        among = None if full is None else np.full(cost.size, full)
+        steps = in_order(supposed, cost, wish.next_runs, among=among)
+        counts = np.bincount([step.index for step in steps], minlength=cost.size)
+        return _Found(
+            choice=choice_of(supposed, candidates, counts), needed=None, steps=steps, before=before
+        )
+    choice, needed = _best(wish, candidates, supposed)
+    steps = in_order(supposed, cost, choice.n_runs, among=choice.counts)
+    return _Found(choice=choice, needed=needed, steps=steps, before=before)
+
+
+def _best(wish: Wish, candidates: Candidates, supposed: Worlds) -> tuple[Choice, float | None]:
+    """The runs, and what the target would cost without the limit on hours where that binds."""
+    limits = Limits(max_runs=wish.max_runs, max_replicates=wish.max_replicates)
+    share = wish.check_share
+    needed = None
+    if wish.half_width is not None:
+        choice = cheapest(supposed, candidates, wish.half_width, limits=limits, check_share=share)
+        if wish.gpu_hours is None or choice.cost <= wish.gpu_hours * _HOUR:
+            return choice, None
+        needed = choice.cost if choice.half_width <= wish.half_width else None
+    assert wish.gpu_hours is not None
+    spend = wish.gpu_hours * _HOUR
+    if spend < candidates.cost.min():
+        raise InputError(
+            f"{wish.gpu_hours:g} hours don't hold the shortest run, of "
+            f"{candidates.cost.min() / _HOUR:.3g}; allow more hours or smaller budgets"
+        )
+    choice = best_for(supposed, candidates, spend, limits=limits, check_share=share)
+    if not choice.tells:
+        raise InputError(
+            f"{wish.gpu_hours:g} hours buy {choice.n_runs} runs of these budgets, which can't "
+            "tell φ; allow more hours, more runs or smaller budgets"
+        )
+    return choice, needed
 
 
 def _prediction(
-    target: float,
-    choice: Choice,
+    spec: Spec,
+    wish: Wish,
+    found: _Found,
     cells: list[Cell],
+    seeds: list[int],
+    candidates: Candidates,
     fits: list[Fit],
-    noises: tuple[float, ...],
 ) -> Prediction:
+    choice, needed = found.choice, found.needed
+    taken = list(seeds)
+    steps = []
+    for step in found.steps:
+        cell = replace(cells[step.index], seed=taken[step.index])
+        taken[step.index] += 1
+        steps.append((cell.name, step.half_width))
     laws = ", ".join(
         f"{one.conventions.law} (φ = {one.fitted.theta[one.fitted.theta_names.index('phi')]:.3f})"
         for one in fits
     )
-    held = float(choice.held @ np.array([cell.flops for cell in cells]))
+    in_flops = wish.gpu_hours is None
+    unit = 1.0 if in_flops else _HOUR
     return Prediction(
-        target=target,
+        target=wish.half_width,
         half_width=choice.half_width,
         by_world=choice.by_world,
-        n_candidates=len(cells),
-        bound_flops=choice.bound_flops,
-        held_flops=held,
+        n_candidates=int(candidates.flops.size),
+        unit="FLOPs" if in_flops else "GPU-hours",
+        bound=choice.bound / unit,
+        held=float(choice.held @ candidates.cost) / unit,
+        limits=wish.limits(spec),
+        needed=None if needed is None else needed / unit,
+        before=found.before,
+        at_budget=wish.at_budget,
+        drift_half_width=drift_half_width(candidates, fits, choice.counts, noises=wish.noises)
+        if candidates.made is None or np.isfinite(candidates.made.budget_flops).all()
+        else None,
+        steps=tuple(steps),
         assumptions=(
             f"laws: {laws}, fitted to {fits[0].source} ({fits[0].recipe}) and its resamples",
-            f"noise of log loss: {', '.join(f'{noise:g}' for noise in noises)} (standard "
+            f"noise of log loss: {', '.join(f'{noise:.3g}' for noise in wish.noises)} (standard "
             "deviation), normal, the same for every run, independent between runs",
             f"estimator: {fits[0].conventions.estimator}; Student's t with runs − parameters "
             "degrees of freedom; small changes of the parameters (delta method)",

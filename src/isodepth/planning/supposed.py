@@ -1,0 +1,54 @@
+"""What to suppose of the next runs, from the runs that are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from isodepth.fitting import Fit, fit
+from isodepth.fitting.identify import NOISE_FLOOR
+from isodepth.fitting.noise import noise_scale
+from isodepth.fitting.problem import build
+from isodepth.planning.worlds import NOISES, PRIOR_LAWS, RESAMPLES, prior
+from isodepth.runs import Runs
+
+_LEAST_FREEDOM = 4  # degrees of freedom from which on residuals tell a noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supposed:
+    """Laws and noises that a design averages over."""
+
+    fits: list[Fit]
+    noises: tuple[float, ...]  # standard deviations of the log loss
+
+
+def supposed(runs: Runs, recipe: str) -> Supposed:
+    """The laws fitted to these runs that can tell φ, and the noise of their residuals.
+
+    Where no law can tell φ yet, the published laws; where fewer than 4 degrees of freedom are left,
+    their noises.
+    """
+    frame = runs.of_recipe(recipe)[0]
+    frame = frame[frame["status"] == "done"]
+    fits = [
+        one
+        for law in PRIOR_LAWS
+        if (one := fit(runs, recipe=recipe, law=law, bootstrap=RESAMPLES, sensitivity=False)).phi
+        is not None
+    ]
+    if not fits:
+        return Supposed(fits=prior("published"), noises=NOISES)
+    noises = sorted({_noise(one, frame) for one in fits if _freedom(one) >= _LEAST_FREEDOM})
+    return Supposed(fits=fits, noises=tuple(noises) or NOISES)
+
+
+def _freedom(one: Fit) -> int:
+    return one.n_runs - one.fitted.theta.size
+
+
+def _noise(one: Fit, frame: pd.DataFrame) -> float:
+    """Standard deviation of the log loss about the law."""
+    problem = build(frame, one.conventions)
+    return max(noise_scale(problem, one.objective, one.fitted.theta.size), NOISE_FLOOR)
