@@ -22,6 +22,7 @@ from isodepth.sweep.commands import (
     StatusCommand,
     SweepCommand,
 )
+from isodepth.sweep.power import PowerCommand
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -284,6 +285,7 @@ COMMANDS: dict[str, Any] = {
     "equivalent": EquivalentCommand,
     "account": AccountCommand,
     "plan": PlanCommand,
+    "power": PowerCommand,
     "sweep": SweepCommand,
     "measure": MeasureCommand,
     "status": StatusCommand,

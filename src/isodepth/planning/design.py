@@ -49,6 +49,16 @@ class Worlds:
             names=self.names,
         )
 
+    def per_flop(self, cost: Array) -> Worlds:
+        """In units of FLOPs: a row for the part of a run that 1 FLOP buys; cost (n,) of a run."""
+        return Worlds(
+            rows=self.rows / np.sqrt(cost)[:, None],
+            target=self.target,
+            weights=self.weights,
+            n_params=self.n_params,
+            names=self.names,
+        )
+
     @property
     def _ridge(self) -> Array:
         """(S, p, p): see _RIDGE."""
@@ -112,7 +122,7 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
     with dᵢ the sensitivity per FLOP and Ψ = Σ shareᵢ·dᵢ, no design has a variance below
     Ψ·(Ψ / max dᵢ), because 1/Ψ is concave in M.
     """
-    per_flop = _per_flop(worlds, cost)
+    per_flop = worlds.per_flop(cost)
     n = cost.size
     shares = np.full(n, 1.0 / n)
     for _ in range(_ROUNDS):
@@ -137,17 +147,6 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
         shares=shares,
         variance_times_flops=per_flop.variance(shares),
         efficiency=min(efficiency, 1.0),
-    )
-
-
-def _per_flop(worlds: Worlds, cost: Array) -> Worlds:
-    """The worlds in units of FLOPs: a candidate's row for the part of a run that 1 FLOP buys."""
-    return Worlds(
-        rows=worlds.rows / np.sqrt(cost)[:, None],
-        target=worlds.target,
-        weights=worlds.weights,
-        n_params=worlds.n_params,
-        names=worlds.names,
     )
 
 
@@ -183,7 +182,7 @@ def exact(
             else f"{flops:.3g} FLOPs don't buy the runs held, {held @ cost:.3g}"
         )
     best = ideal or continuous(worlds, cost)
-    slope = _per_flop(worlds, cost).sensitivity(best.shares)
+    slope = worlds.per_flop(cost).sensitivity(best.shares)
     near = np.union1d(np.argsort(-slope, kind="stable")[:_EXCHANGED], np.flatnonzero(held))
     some, price, floor = worlds.only(near), cost[near], held[near]
     found = [
