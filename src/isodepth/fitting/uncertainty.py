@@ -162,7 +162,7 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
     objective = np.maximum(objective, fitted.objective)
     freedom = max(problem.n - fitted.theta.size, 1)
     t = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
-    threshold = fitted.objective + 0.5 * t**2 * _unit(problem, fitted)
+    threshold = fitted.objective + 0.5 * t**2 * likelihood_unit(problem, fitted)
     return Profile(
         values=values,
         objective=objective,
@@ -186,7 +186,7 @@ def held(problem: Problem, theta: Array, name: str, values: Array) -> tuple[Arra
     return found.theta, found.objective
 
 
-def _unit(problem: Problem, fitted: Estimate) -> float:
+def likelihood_unit(problem: Problem, fitted: Estimate) -> float:
     """σ²Eψ²/Eψ′, the objective's unit of likelihood; 0 where no run is left to tell the noise."""
     if problem.n <= fitted.theta.size:
         return 0.0
