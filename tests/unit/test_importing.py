@@ -4,6 +4,8 @@ import json
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from isodepth import InputError, account, load_runs
 from isodepth.runs.counted import COUNTS
@@ -66,6 +68,23 @@ def test_a_wandb_export_becomes_a_run_table(wandb):
         "Created", "_step", "batch.tokens", "model.width", "source.loss", "lr",
     )  # fmt: skip
     assert frame["source.loss"].tolist()[:2] == ["2.8", "2.8"]
+
+
+def test_nested_json_lines_are_mapped_by_dots(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    rows = [
+        {"name": n, "config": {"loop": {"r": r}}, "summary": {"val/loss": 4 - r / 10, "tok": 1e8}}
+        for n, r in (("a", 1), ("b", 2))
+    ]
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    columns = {
+        "run_id": "name",
+        "recurrences": "config.loop.r",
+        "loss": "summary.val/loss",
+        "tokens": "summary.tok",
+    }
+    frame = import_runs(file, columns=columns, constants=SIZES).runs.frame
+    assert frame["loss"].tolist() == [3.9, 3.8] and frame["run_id"].tolist() == ["a", "b"]
 
 
 def test_sizes_are_counted_only_where_asked_for(wandb):
@@ -298,6 +317,52 @@ def test_several_logs_of_one_run_are_told_apart(tmp_path):
 def test_files_that_cannot_be_used_are_named(logs, name, text, words):
     (logs / name).write_text(text)
     assert words in "\n".join(refused(logs, columns=LOG_MAP))
+
+
+CELLS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=6),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["step", "val", ""]), st.integers(), max_size=2),
+)
+JUNK = st.dictionaries(st.sampled_from(["step", "val", "tokens", "status", "loss", "x"]), CELLS)
+STEP = st.fixed_dictionaries(
+    {"step": st.integers(1, 3), "val": st.floats(0.1, 9)}, optional={"x": CELLS, "status": CELLS}
+)
+LINES = st.lists(st.one_of(STEP, STEP, JUNK), max_size=4)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    lines=LINES,
+    tail=st.one_of(st.just(b""), st.just(b'{"step": 3'), st.binary(max_size=8)),
+    config=st.one_of(st.just({"r": 1, "steps": 2}), st.just({"r": 2, "steps": 3}), CELLS),
+    at=st.sampled_from([None, ("step", "last"), ("step", "2")]),
+)
+def test_whatever_a_log_holds_it_is_a_table_or_words(tmp_path, lines, tail, config, at):
+    run = tmp_path / "logs" / "a"
+    run.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run / "log.jsonl").write_bytes(text.encode() + tail)
+    (run / "config.json").write_text(json.dumps(config))
+    try:
+        found = import_runs(
+            tmp_path / "logs",
+            columns={"loss": "val", "recurrences": "config.r", "tokens": "step*1e6"},
+            constants=SIZES,
+            at=at,
+            finished=("step", "config.steps"),
+        )
+    except InputError as error:
+        assert error.problems
+        return
+    for ending in ENDINGS:
+        write_runs(found.runs, tmp_path / f"runs{ending}")
+        again = load_runs(tmp_path / f"runs{ending}").frame
+        pd.testing.assert_series_equal(again["loss"], found.runs.frame["loss"], check_exact=True)
 
 
 def test_an_empty_folder_is_no_source(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from isodepth.errors import InputError
 from isodepth.runs.checks import NUMERIC, TEXT, number, shown
 from isodepth.runs.counted import COUNTS, count
-from isodepth.runs.logs import read_logs
+from isodepth.runs.logs import flat, read_logs
 from isodepth.runs.reading import RawTable, read_table
 from isodepth.runs.table import Runs, checked
 
@@ -78,7 +78,7 @@ def import_runs(
     elif at is not None:
         raise InputError("--at is for folders of logs; this source has one row a run")
     else:
-        table = read_table(path, name=str(source))
+        table = _flattened(read_table(path, name=str(source)))
         if {"Name", "State"} <= set(table.columns):  # as Weights & Biases exports it
             for column, theirs in (("run_id", "Name"), ("status", "State")):
                 if column not in {*columns, *constants, *table.columns}:
@@ -249,6 +249,13 @@ def _read_logs(
         rows=[[run.run_id, *row] for run, row in zip(logs.runs, table.rows, strict=True)],
         origins={"run_id": "the name of its folder or log"},
     )
+
+
+def _flattened(table: RawTable) -> RawTable:
+    """A table whose cells hold no objects: `{"config": {"r": 4}}` has the column config.r."""
+    rows = [dict(flat(dict(zip(table.columns, row, strict=True)))) for row in table.rows]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return replace(table, columns=columns, rows=[[row.get(c) for c in columns] for row in rows])
 
 
 def _set_counts(draft: _Draft, shape: Mapping[str, str]) -> None:

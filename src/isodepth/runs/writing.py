@@ -47,10 +47,10 @@ def check_ending(file: Path) -> None:
 
 def _plain(column: pd.Series) -> pd.Series:
     """A column of one kind of cells; a mixed or nested one of the user's own becomes text."""
-    kinds = {type(cell) for cell in column if cell is not None}
-    if len(kinds) <= 1 and not kinds & {dict, list}:
-        return column
-    if kinds <= {int, float}:
+    cells = [cell for cell in column if cell is not None]
+    kinds = {type(cell) for cell in cells}
+    fits = not any(isinstance(cell, int) and abs(cell) >= 2**63 for cell in cells)  # in Parquet
+    if fits and (kinds <= {int, float} or (len(kinds) == 1 and not kinds & {dict, list})):
         return column
     return column.map(
         lambda cell: (
