@@ -5,7 +5,7 @@
 Designs: what `plan --target-ci` makes of the published budgets for three wishes. Truths: the
 additive and the coupled law as fitted to the published baseline, and the additive law with the
 multiplicity that each r has of its own there, which is no power of r. Fits, resamples and
-profiles are those of `isodepth fit`, in batches: 200 resamples, and eight starts near the truth.
+profiles are those of `isodepth fit`, in batches: 100 resamples, and five starts near the truth.
 Columns: bias and spread of φ; predicted half-width; share of intervals that hold φ, in percent;
 realised half-width over the predicted, root mean square and median; the profile's share.
 
@@ -53,9 +53,9 @@ BUDGETS = (4.64e17, 1e18, 2.15e18, 4.64e18)
 # what is asked of the plan: half-width, runs at most
 WISHES = {"± 0.05": (0.05, None), "± 0.08": (0.08, None), "± 0.1, 12 runs": (0.1, 12)}
 TRUTHS = ("additive", "coupled", "free")
-RESAMPLES = 200
-RESAMPLE_STEPS = 100  # of a resample's fit; isodepth takes up to 400
-STARTS = 8
+RESAMPLES = 100
+RESAMPLE_STEPS = 60  # of a resample's fit; isodepth takes up to 400
+STARTS = 5
 WORLDS = ("independent", "shared", "outliers")
 
 
