@@ -46,6 +46,7 @@ def main() -> None:
     flops = candidates.flops
     supposed = worlds(candidates, prior("published", recipe="baseline"), noises=NOISES)
     print(f"whole grid: {len(frame)} runs, {flops.sum():.3g} FLOPs")
+    seen: set[tuple[str, ...]] = set()
     for check_share in (0.0, 0.2):
         choice = best_for(
             supposed,
@@ -65,6 +66,10 @@ def main() -> None:
                 f"r{r.recurrences} {r.budget_flops:.3g} w{r.width}" for r in chosen.itertuples()
             )
         )
+        if (ids := tuple(chosen["run_id"])) in seen:
+            print("  the same runs")
+            continue
+        seen.add(ids)
         report(chosen)
 
 
@@ -103,38 +108,41 @@ def delta(probe: str) -> None:
     for law in ("additive", "coupled"):
         for method in ("separate", "joint"):
             able = resolution(supposed, layout, joint=method == "joint")
-            said = []
-            for some in (isodepth.load_runs(runs), table):
-                pair = pair_of(some, "baseline", probe, Conventions(law=law))
-                draws = pair.draw(RESAMPLES, 0)
-                found = fit_pair(pair, method, draws)[0]
-                low, high = found.recipe.resamples.interval(found.delta, found.delta_draws)
-                missing = f", not told: {found.missing}" if found.missing else ""
-                said.append(
-                    f"Δφ {found.delta:+.3f} [{low:+.3f}, {high:+.3f}] ({draws.unit}){missing}"
-                )
+            conventions = Conventions(law=law)
+            pair = pair_of(isodepth.load_runs(runs), "baseline", probe, conventions)
+            draws = pair.draw(RESAMPLES, 0)
+            found = fit_pair(pair, method, draws)[0]
+            low, high = found.recipe.resamples.interval(found.delta, found.delta_draws)
+            missing = f", not told: {found.missing}" if found.missing else ""
+            whole = fit_pair(pair_of(table, "baseline", probe, conventions), method, None)[0]
             print(
-                f"  {law} {method}: can resolve {able.smallest:.3f}; {said[0]}; all runs {said[1]}",
+                f"  {law} {method}: can resolve {able.smallest:.3f}; Δφ {found.delta:+.3f} "
+                f"[{low:+.3f}, {high:+.3f}] by {draws.unit}{missing}; all runs {whole.delta:+.3f}",
                 flush=True,
             )
 
 
 def report(chosen: pd.DataFrame) -> None:
-    """φ of the chosen runs beside the whole grid's under the same conventions.
-
-    With the profile's interval: a bootstrap over five groups of eleven runs says little.
-    """
+    """φ of the chosen runs beside the whole grid's under the same conventions."""
     for law in ("additive", "coupled"):
         for estimator in ("huber", "lsq"):
             whole = isodepth.fit("published", law=law, estimator=estimator, bootstrap=0)
             part = isodepth.fit(
-                isodepth.load_runs(chosen), law=law, estimator=estimator, bootstrap=0
+                isodepth.load_runs(chosen), law=law, estimator=estimator, bootstrap=RESAMPLES
             )
             profile = None if part.profile_phi is None else part.profile_phi["ci95"]
             print(
-                f"  {law} {estimator}: {phi(part.phi)} {profile}, whole grid {phi(whole.phi)}",
+                f"  {law} {estimator}: {phi(part.phi)} {ends(part.interval('phi'))} by "
+                f"{part.fitted.resamples.unit}, profile {ends(profile)}; whole grid "
+                f"{phi(whole.phi)}",
                 flush=True,
             )
+
+
+def ends(interval: tuple[float | None, float | None] | None) -> str:
+    if interval is None:
+        return "none"
+    return " to ".join("none" if end is None else f"{end:.3f}" for end in interval)
 
 
 def phi(value: float | None) -> str:

@@ -23,7 +23,7 @@ from isodepth.sweep.commands import (
     SweepCommand,
 )
 from isodepth.sweep.measure_command import MeasureCommand
-from isodepth.sweep.power import PowerCommand
+from isodepth.sweep.power_command import PowerCommand
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
