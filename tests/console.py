@@ -2,7 +2,8 @@
 
 In a block fenced as `console`, `$ ` begins a command, `> ` goes on with it, and the other lines are
 what it prints, standard error included. `…` stands for anything, on a line of its own for any
-lines. Spaces, rules and blank lines don't count; numbers agree to 1%.
+lines. Spaces, rules and blank lines don't count; whole numbers agree exactly, others to 1% or to
+one in the last decimal, which rounding may turn.
 """
 
 import os
@@ -90,7 +91,10 @@ def difference(shown: str, printed: str) -> str | None:
     if found is None:
         return "the text differs"
     for expected, number in zip(numbers, found.groups(), strict=True):
-        if _value(number) != pytest.approx(_value(expected), rel=0.01):
+        decimals = re.search(r"\.(\d+)$", expected)
+        near = {"abs": 1.01 * 10.0 ** -len(decimals[1])} if decimals else {}
+        exact = re.fullmatch(r"[-+]?[\d,]+", expected)
+        if _value(number) != pytest.approx(_value(expected), rel=1e-12 if exact else 0.01, **near):
             return f"{expected} is {number}"
     return None
 

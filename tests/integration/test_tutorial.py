@@ -23,6 +23,7 @@ def test_a_page_that_is_wrong_is_noticed():
     printed = "φ = 0.457 [0.416, 0.498]: 116 runs\n\nWarnings\n  • a\n  • b\n"
     assert console.difference("φ = 0.458 [0.416, 0.498]: 116 runs\n…\n", printed) is None
     assert console.difference("φ = … runs\nWarnings\n…\n • b\n", printed) is None
+    assert "115 is 116" in console.difference("φ = 0.457 [0.416, 0.498]: 115 runs\n…\n", printed)
     assert "0.47 is 0.457" in console.difference("φ = 0.47 …\n…\n", printed)
     assert console.difference("φ = 0.457 [0.416, 0.498]: 116 runs\n", printed)
     assert console.difference("φ = … runs\n…\n  • c\n", printed)
