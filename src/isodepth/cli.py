@@ -115,9 +115,9 @@ class FitCommand(FitOptions):
     def run(self) -> None:
         from isodepth.report.latex import fit_latex, write_latex
         from isodepth.report.tables import fit_report
-        from isodepth.runs import load_runs
+        from isodepth.sweep.collect import runs_of
 
-        result = self.fit(load_runs(self.runs), self.out, at_budgets=self.at_budgets)
+        result = self.fit(runs_of(self.runs), self.out, at_budgets=self.at_budgets)
         if self.latex is not None:
             write_latex(fit_latex(result), self.latex)
         self.deliver(result.to_dict(), fit_report(result))
@@ -152,11 +152,11 @@ class CompareCommand(LawOptions):
         from isodepth.recipes import compare
         from isodepth.report.compare_tables import compare_report
         from isodepth.report.latex import compare_latex, write_latex
-        from isodepth.runs import load_runs
+        from isodepth.sweep.collect import runs_of
 
         if not self.recipe:
             raise InputError("name at least one recipe with --recipe")
-        runs = load_runs(self.runs)
+        runs = runs_of(self.runs)
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("json", "quiet", "runs", "recipe", "out", "latex"):
             del given[name]
@@ -215,9 +215,9 @@ class IsoflopCommand(Common):
     def run(self) -> None:
         from isodepth.minima import isoflop
         from isodepth.report.tables import isoflop_report
-        from isodepth.runs import load_runs
+        from isodepth.sweep.collect import runs_of
 
-        result = isoflop(load_runs(self.runs))
+        result = isoflop(runs_of(self.runs))
         self.deliver(result.to_dict(), isoflop_report(result))
 
 

@@ -84,16 +84,11 @@ class ExportCommand(Output):
     """the table: .csv, .parquet or .jsonl"""
 
     def run(self) -> None:
-        from isodepth.runs import load_runs
         from isodepth.runs.writing import check_ending, write_runs
-        from isodepth.sweep.collect import collect
-        from isodepth.sweep.ledger import PLAN_FILE, Ledger
+        from isodepth.sweep.collect import runs_of
 
         check_ending(self.out)
-        folder = Path(self.runs)
-        # a sweep's table has its failed runs too, of which there is no record
-        swept = (folder / PLAN_FILE).is_file()
-        runs = collect(Ledger(folder)) if swept else load_runs(self.runs)
+        runs = runs_of(self.runs)
         write_runs(runs, self.out)
         self.write(_told(self, runs, self.out))
 

@@ -158,6 +158,9 @@ if width == '16':
     # an export of the sweep has the failed runs, too, of which there is no record
     sweeps.isodepth("export", folder, "--out", tmp_path / "all.csv")
     assert (tmp_path / "all.csv").read_text() == (folder / "runs.csv").read_text()
+    # and so does whatever else reads the sweep's folder
+    said = sweeps.isodepth("fit", folder, "--bootstrap", 0).stdout
+    assert "2 of 6 runs are kept but not fitted: 2 failed" in said
 
 
 def test_a_stopped_command_goes_on_from_what_it_kept(tmp_path):

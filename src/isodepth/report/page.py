@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from isodepth.citation import bibtex
 from isodepth.fitting.result import Fit, Interval
 from isodepth.recipes.result import Comparison
 from isodepth.report.compare_figures import forest_rows
@@ -35,17 +36,6 @@ from isodepth.runs import Runs
 
 PAGE = "report.html"
 _COLUMNS = ("run_id", "recipe", "status", "recurrences", "width", "tokens", "loss")
-_BIBTEX = """@article{schwethelm2026recurrence,
-  title  = {How Much Is One Recurrence Worth? Iso-Depth Scaling Laws for Looped Language Models},
-  author = {Schwethelm, Kristian and Rueckert, Daniel and Kaissis, Georgios},
-  year   = {2026},
-  url    = {https://arxiv.org/abs/2604.21106}
-}
-@software{isodepth,
-  title   = {isodepth: what is one recurrence of a looped language model worth?},
-  author  = {{The isodepth authors}},
-  version = {%s}
-}"""
 
 
 def plotly_installed() -> bool:
@@ -145,7 +135,7 @@ def sweep_page(
     made = {
         "Command": shlex.join(command),
         "Versions": _versions(),
-        "BibTeX": _BIBTEX % version("isodepth"),
+        "BibTeX": bibtex(version("isodepth")),
     }
     if fits:
         made = _made(fits[0], []) | {"Command": made["Command"]}
@@ -323,7 +313,7 @@ def _shared(result: Fit | Comparison) -> dict[str, str]:
         "Versions": f"numbers by isodepth {result.version}; this page by {_versions()}",
         "SHA-256 of the run table": result.checksum,
         "95% intervals": f"{result.interval_method}; {result.n_resamples} resamples",
-        "BibTeX": _BIBTEX % result.version,
+        "BibTeX": bibtex(result.version),
     }
 
 

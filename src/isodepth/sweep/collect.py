@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,23 @@ import pandas as pd
 from isodepth.errors import InputError
 from isodepth.runs import Runs, load_runs
 from isodepth.runs.writing import write_runs
-from isodepth.sweep.ledger import Entry, Ledger
+from isodepth.sweep.ledger import PLAN_FILE, Entry, Ledger
 from isodepth.training.record import read_record
 
 PARQUET_FILE = "runs.parquet"
 CSV_FILE = "runs.csv"
+
+
+def runs_of(source: str) -> Runs:
+    """The runs that a command is given: a sweep's folder by its ledger, or what `load_runs` takes.
+
+    Records alone would leave out, unsaid, the runs that failed and have none. Raises InputError as
+    `collect` and `load_runs`.
+    """
+    folder = Path(source)
+    if not (folder / PLAN_FILE).is_file():
+        return load_runs(source)
+    return replace(collect(Ledger(folder)), source=source)
 
 
 def collect(ledger: Ledger) -> Runs:

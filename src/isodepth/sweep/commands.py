@@ -71,13 +71,13 @@ class PlanCommand(Wanted, Request):
         from isodepth.fitting import Fit
         from isodepth.planning.supposed import supposed
         from isodepth.planning.worlds import NOISES, prior
-        from isodepth.runs import load_runs
+        from isodepth.sweep.collect import runs_of
         from isodepth.sweep.target import recipe_of
 
         own = None if self.fit_file is None else [Fit.load(self.fit_file)]
         if self.runs is None:
             return self.wish(NOISES, next_runs=self.next), own or prior("published")
-        made = load_runs(self.runs)
+        made = runs_of(self.runs)
         if own is not None and self.noise is not None:
             return self.wish(self.noise, made=made, next_runs=self.next), own
         told = supposed(made, recipe_of(made, spec))

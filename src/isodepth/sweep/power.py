@@ -86,12 +86,13 @@ def power_of(
         split_curve,
     )
     from isodepth.planning.worlds import worlds
-    from isodepth.runs import Runs, load_runs
+    from isodepth.runs import Runs
+    from isodepth.sweep.collect import runs_of
 
     if source.endswith(".json"):
         runs = Runs(frame=_plan_frame(Path(source)), source=source, checksum="")
     else:
-        table = load_runs(source)
+        table = runs_of(source)
         runs = Runs(frame=table.used, source=table.source, checksum=table.checksum)
     name = runs.choose(baseline)
     if recipe is not None and runs.choose(recipe) == name:
