@@ -10,7 +10,7 @@ from isodepth.fitting import Fit, fit
 from isodepth.fitting.identify import NOISE_FLOOR
 from isodepth.fitting.noise import noise_scale
 from isodepth.fitting.problem import build
-from isodepth.planning.worlds import NOISES, PRIOR_LAWS, RESAMPLES, prior
+from isodepth.planning.worlds import NOISES, PRIOR_LAWS, prior
 from isodepth.runs import Runs
 
 _LEAST_FREEDOM = 4  # degrees of freedom from which on residuals tell a noise
@@ -27,21 +27,19 @@ class Supposed:
 def supposed(runs: Runs, recipe: str) -> Supposed:
     """The laws fitted to these runs that can tell φ, and the noise of their residuals.
 
-    Where no law can tell φ yet, the published laws; where fewer than 4 degrees of freedom are left,
-    their noises.
+    Laws with 4 degrees of freedom or more, else any, at their optimum: resamples of so few runs as
+    a design has include laws that the runs themselves rule out. Where no law can tell φ yet, the
+    published laws and noises.
     """
     frame = runs.of_recipe(recipe)[0]
     frame = frame[frame["status"] == "done"]
-    fits = [
-        one
-        for law in PRIOR_LAWS
-        if (one := fit(runs, recipe=recipe, law=law, bootstrap=RESAMPLES, sensitivity=False)).phi
-        is not None
-    ]
+    fits = [fit(runs, recipe=recipe, law=law, bootstrap=0, sensitivity=False) for law in PRIOR_LAWS]
+    fits = [one for one in fits if one.phi is not None]
     if not fits:
         return Supposed(fits=prior("published"), noises=NOISES)
-    noises = sorted({_noise(one, frame) for one in fits if _freedom(one) >= _LEAST_FREEDOM})
-    return Supposed(fits=fits, noises=tuple(noises) or NOISES)
+    free = [one for one in fits if _freedom(one) >= _LEAST_FREEDOM]
+    noises = sorted({_noise(one, frame) for one in free})
+    return Supposed(fits=free or fits, noises=tuple(noises) or NOISES)
 
 
 def _freedom(one: Fit) -> int:

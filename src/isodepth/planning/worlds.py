@@ -18,7 +18,7 @@ from isodepth.runs import Runs
 # about the coupled law and 0.0037 about the additive one (rms, Huber fits of all 116 runs).
 NOISES = (0.0025, 0.004)
 PRIOR_LAWS: tuple[LawName, ...] = ("additive", "coupled")
-RESAMPLES = 50
+_RESAMPLES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Candidates:
 def prior(runs: Runs | str | Path, *, recipe: str | None = None, seed: int = 0) -> list[Fit]:
     """One fit of every supposed law, with resamples. Raises InputError where φ can't be told."""
     fits = [
-        fit(runs, recipe=recipe, law=law, bootstrap=RESAMPLES, seed=seed, sensitivity=False)
+        fit(runs, recipe=recipe, law=law, bootstrap=_RESAMPLES, seed=seed, sensitivity=False)
         for law in PRIOR_LAWS
     ]
     for one in fits:

@@ -45,7 +45,7 @@ class Wish:
         if self.max_runs is not None:
             said.append(f"{self.max_runs} runs")
         if self.max_replicates is not None:
-            said.append(f"{self.max_replicates} runs of a kind")
+            said.append(f"at most {self.max_replicates} of a kind")
         return tuple(said)
 
 
@@ -235,7 +235,8 @@ def _prediction(
         else None,
         steps=tuple(steps),
         assumptions=(
-            f"laws: {laws}, fitted to {fits[0].source} ({fits[0].recipe}) and its resamples",
+            f"laws: {laws}, fitted to {fits[0].source} ({fits[0].recipe})"
+            + ("" if fits[0].fitted.resamples is None else " and its resamples"),
             f"noise of log loss: {', '.join(f'{noise:.3g}' for noise in wish.noises)} (standard "
             "deviation), normal, the same for every run, independent between runs",
             f"estimator: {fits[0].conventions.estimator}; Student's t with runs − parameters "
