@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pandas as pd
 from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
 from isodepth.output import Output
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from isodepth.fitting.result import Fit
     from isodepth.planning.power import Curve, Resolution
     from isodepth.runs import Runs
@@ -59,7 +60,7 @@ class Power:
 
 
 def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def power_of(
@@ -77,6 +78,8 @@ def power_of(
     fits: the supposed laws (`planning.worlds.prior`). noises: of the log loss.
     Raises InputError for a source that can't be read, or whose runs name no FLOPs and budget.
     """
+    import numpy as np
+
     from isodepth.planning.power import (
         borrowed,
         candidates_of_runs,
@@ -151,6 +154,8 @@ def _tells_phi(runs: Runs, recipe: str, lender: str) -> bool:
 
 def _plan_frame(file: Path) -> pd.DataFrame:
     """A plan's runs as a table without losses."""
+    import pandas as pd
+
     from isodepth.sweep.plan import load_plan
 
     return pd.DataFrame([asdict(run) for run in load_plan(file).runs])
@@ -219,7 +224,7 @@ def _report(found: Power) -> list[str]:
         lines.append(
             f"Δφ by {name} laws: ± {one.half_width:.3f}; smallest that is resolved "
             f"{one.smallest:.3f} ({worlds})"
-            if np.isfinite(one.smallest)
+            if math.isfinite(one.smallest)
             else f"Δφ by {name} laws: too few runs"
         )
     lines += [f"φ of {found.baseline} by FLOPs:", *width_lines(found.curves, found.ratios)]
