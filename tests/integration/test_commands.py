@@ -360,7 +360,7 @@ def test_compare_says_what_is_wrong(arguments, words):
 def test_help_names_every_command():
     done = isodepth("--help")
     assert done.returncode == 0
-    for command in ("fit", "compare", "report", "isoflop", "equivalent", "account"):
+    for command in ("fit", "compare", "report", "isoflop", "equivalent", "account", "power"):
         assert command in done.stdout
 
 
