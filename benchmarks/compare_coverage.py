@@ -80,14 +80,15 @@ def simulation(job: tuple[str, str, int, int, int, int]) -> list[dict[str, list[
     """Δφ and its intervals by every method, of simulations [start, stop) of one cell."""
     size, world, start, stop, resamples, seed = job
     layout_of = pair(size)
-    weights = layout_of.draw(resamples, seed)
+    one = losses(layout_of, world, 1, np.random.default_rng(seed))[0]
+    draws = with_losses(layout_of, one).draw(resamples, seed)
     rows = []
     for k in range(start, stop):
         rng = np.random.default_rng([len(size), ALL_WORLDS.index(world), seed, k])
         simulated = with_losses(layout_of, losses(layout_of, world, 1, rng)[0])
         row = {}
         for method in ("separate", "joint"):
-            found, _ = fit_pair(simulated, method, weights)
+            found, _ = fit_pair(simulated, method, draws)
             for name, ends in intervals(found).items():
                 row[name] = [found.delta, *ends]
         rows.append(row)

@@ -4,9 +4,10 @@
 
 Designs: what `plan --target-ci` makes of the published budgets for three wishes. Truths: the
 additive and the coupled law as fitted to the published baseline, and the additive law with the
-multiplicity that each r has of its own there, which is no power of r. Every simulated sweep is
-built, fitted, resampled and profiled by isodepth's own functions, with the defaults of
-`isodepth fit` but 200 resamples, and with eight starts near the truth instead of 64.
+multiplicity that each r has of its own there, which is no power of r. Fits, resamples and
+profiles are those of `isodepth fit`, in batches: 100 resamples, and five starts near the truth.
+Columns: bias and spread of φ; predicted half-width; share of intervals that hold φ, in percent;
+realised half-width over the predicted, root mean square and median; the profile's share.
 
 Where the truth is no power of r, the φ to be held is that of the same runs without noise; how far
 it lies from the whole published grid's is printed beside it.
@@ -20,20 +21,27 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from coverage import commit, write
+from scipy import stats
 
 import isodepth
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.estimate import estimate
-from isodepth.fitting.identify import standard_errors
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.seeds import seeds
-from isodepth.fitting.uncertainty import profile, resample, resampling
+from isodepth.fitting.solver import minimise
+from isodepth.fitting.uncertainty import (
+    Resamples,
+    likelihood_unit,
+    resample,
+    resampling,
+    simulated,
+)
 from isodepth.planning.candidates import candidate_cells, candidates_of
 from isodepth.planning.choice import cheapest
 from isodepth.planning.cost import DEVICES
@@ -45,8 +53,9 @@ BUDGETS = (4.64e17, 1e18, 2.15e18, 4.64e18)
 # what is asked of the plan: half-width, runs at most
 WISHES = {"± 0.05": (0.05, None), "± 0.08": (0.08, None), "± 0.1, 12 runs": (0.1, 12)}
 TRUTHS = ("additive", "coupled", "free")
-RESAMPLES = 200
-STARTS = 8
+RESAMPLES = 100
+RESAMPLE_STEPS = 60  # of a resample's fit; isodepth takes up to 400
+STARTS = 5
 WORLDS = ("independent", "shared", "outliers")
 
 
@@ -130,55 +139,100 @@ def noise_of(world: str, problem: Problem, n: int, rng: np.random.Generator) -> 
     return noise
 
 
-Job = tuple[str, str, str, str, float, int, int, int, int]
+Cell = tuple[str, str, str, str, float]  # wish, truth, world, estimator, noise
 
 
-def sweeps(job: Job) -> tuple[float, list[dict[str, list[float]]]]:
-    """The φ to be held; φ and its intervals by method, of simulations [start, stop) of a cell."""
-    wish, name, world, estimator, noise, groups, seed, start, stop = job
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """K sweeps of a cell."""
+
+    held: float  # the φ to be held
+    phi: np.ndarray  # (K,)
+    half: np.ndarray  # (K,) of the default interval
+    in_profile: np.ndarray  # (K,) whether the profile's interval holds φ
+    groups: np.ndarray  # (up to K, 2) intervals by resampling groups
+
+
+def simulation(job: tuple[Cell, int, int, int]) -> Found:
+    """K sweeps of one cell, all fits of one kind advancing together."""
+    (wish, name, world, estimator, noise), n, groups, seed = job
     frame = design(wish).frame
-    law = "additive" if name == "free" else name
-    conventions = Conventions(law=law, estimator=estimator)
+    conventions = Conventions(law="additive" if name == "free" else name, estimator=estimator)
     loss = exact_losses(name, frame)
-    bare = build(frame.assign(loss=loss), conventions)
-    noiseless = estimate(bare)
-    near = np.vstack([noiseless.theta, seeds(bare)[: STARTS - 1]])
-    at = bare.theta_names.index("phi")
-    rows = []
-    for k in range(start, stop):
-        rng = np.random.default_rng([WORLDS.index(world), TRUTHS.index(name), seed, k])
-        drawn = loss * np.exp(noise * noise_of(world, bare, 1, rng)[0])
-        problem = build(frame.assign(loss=drawn), conventions)
-        best = estimate(problem, near)
-        phi = float(best.theta[at])
-        unit = resampling(problem, best.theta)
-        sample = resample(problem, best, RESAMPLES, k, unit)
-        error = max(
-            standard_errors(problem, best.theta)[at], sample.standard_error(sample.theta[:, at])
-        )
-        low, high = profile(problem, best, "phi", error).interval
-        row = {
-            f"{unit} (default)": [phi, *sample.interval(phi, sample.theta[:, at])],
-            "profile": [phi, -np.inf if low is None else low, np.inf if high is None else high],
-        }
-        if k < groups:
-            sample = resample(problem, best, RESAMPLES, k, "groups")
-            row["groups"] = [phi, *sample.interval(phi, sample.theta[:, at])]
-        rows.append(row)
-    return float(noiseless.theta[at]), rows
+    problem = build(frame.assign(loss=loss), conventions)
+    noiseless = estimate(problem)
+    near = np.vstack([noiseless.theta, seeds(problem)[: STARTS - 1]])
+    at, p = problem.theta_names.index("phi"), noiseless.theta.size
+    held = float(noiseless.theta[at])
+    rng = np.random.default_rng([WORLDS.index(world), TRUTHS.index(name), seed])
+    drawn = np.log(loss) + noise * noise_of(world, problem, n, rng)
+    theta, objective = best_of(problem, drawn, near)
+    fits = [
+        replace(noiseless, theta=one, objective=float(value), starts=near)
+        for one, value in zip(theta, objective, strict=True)
+    ]
+    units = {resampling(problem, one) for one in theta}
+    if units != {"losses"}:
+        raise SystemExit(f"{wish}: these sweeps are not resampled by losses")
+    noises = np.random.default_rng([seed, 1]).normal(size=(n, RESAMPLES, problem.n))
+    again = np.concatenate([simulated(problem, one, noises[k]) for k, one in enumerate(fits)])
+    start = np.repeat(theta, RESAMPLES, axis=0)
+    draws = minimise(problem.batch(again), start, max_steps=RESAMPLE_STEPS).theta
+    half = []
+    for k, one in enumerate(draws.reshape(n, RESAMPLES, p)):
+        sample = Resamples(theta=one, unit="losses", n_units=problem.n)
+        low, high = sample.interval(theta[k, at], one[:, at])
+        half.append((high - low) / 2)
+    # the profile's interval holds φ where the objective there lies below the threshold
+    there = theta.copy()
+    there[:, at] = held
+    risen = minimise(problem.batch(drawn), there, fixed=np.arange(p) == at).objective
+    t = float(stats.t.ppf(0.975, problem.n - p))
+    unit = np.array([likelihood_unit(problem, one) for one in fits])
+    by_groups = []
+    for k in range(min(groups, n)):
+        swept = replace(problem, log_loss=drawn[k])
+        sample = resample(swept, fits[k], RESAMPLES, k, "groups")
+        by_groups.append(sample.interval(theta[k, at], sample.theta[:, at]))
+    return Found(
+        held=held,
+        phi=theta[:, at],
+        half=np.array(half),
+        in_profile=risen <= objective + 0.5 * t**2 * unit,
+        groups=np.array(by_groups).reshape(-1, 2),
+    )
 
 
-def summary(held: float, rows: list[dict[str, list[float]]], predicted: float) -> list[str]:
-    """Table cells: bias, spread, then per method coverage and half-width over the predicted."""
-    phis = np.array([next(iter(row.values()))[0] for row in rows])
-    cells = [f"{phis.mean() - held:+.4f}", f"{phis.std():.4f}", f"{predicted:.4f}"]
-    for method in dict.fromkeys(name for row in rows for name in row):
-        _, low, high = np.array([row[method] for row in rows if method in row]).T
-        covered = float(((low <= held) & (high >= held)).mean())
-        half = (high - low) / 2
-        wide = np.sqrt((half**2).mean()) / predicted
-        text = f"{100 * covered:.1f} ({np.median(half) / predicted:.2f}, {wide:.2f})"
-        cells.append(f"{method}: " + (text if 0.93 <= covered <= 0.97 else f"**{text}**"))
+def best_of(problem: Problem, drawn: np.ndarray, starts: np.ndarray) -> tuple:
+    """θ (K, p) and objective (K,) of K sweeps' log losses (K, n), the best of several starts."""
+    found = [minimise(problem.batch(drawn), np.tile(s, (len(drawn), 1))) for s in starts]
+    best = np.argmin([one.objective for one in found], axis=0)
+    rows = np.arange(len(drawn))
+    return (
+        np.stack([one.theta for one in found])[best, rows],
+        np.stack([one.objective for one in found])[best, rows],
+    )
+
+
+def summary(parts: list[Found], predicted: float) -> list[str]:
+    """Table cells: bias, spread, predicted half-width, coverage and realised over predicted."""
+    held = parts[0].held
+    phi, half = (np.concatenate([getattr(x, name) for x in parts]) for name in ("phi", "half"))
+    covered = float((np.abs(phi - held) <= half).mean())
+    wide = np.sqrt((half**2).mean()) / predicted
+    text = f"{100 * covered:.1f}"
+    cells = [
+        f"{phi.mean() - held:+.4f}",
+        f"{phi.std():.4f}",
+        f"{predicted:.4f}",
+        text if 0.93 <= covered <= 0.97 else f"**{text}**",
+        f"{wide:.2f}, {np.median(half) / predicted:.2f}",
+        f"{100 * np.concatenate([x.in_profile for x in parts]).mean():.1f}",
+    ]
+    groups = np.concatenate([x.groups for x in parts])
+    if len(groups):
+        inside = (groups[:, 0] <= held) & (groups[:, 1] >= held)
+        cells[-1] += f"; groups {100 * inside.mean():.0f} of {len(groups)}"
     return cells
 
 
@@ -199,29 +253,29 @@ def main() -> None:
         levels = made.frame.groupby(["recurrences", "budget_flops"]).size()
         print(f"{wish}: {len(made.frame)} runs, {made.flops:.3g} FLOPs, {len(levels)} groups")
     lines = [
-        "| runs, truth, noise | bias | spread | predicted | intervals |",
-        "|---|---|---|---|---|",
+        "| runs, truth, noise | bias | spread | predicted | covers | width | profile covers |",
+        "|---|---|---|---|---|---|---|",
     ]
-    print("\n".join(lines))
-    edges = np.linspace(0, options.simulations, 2 * options.workers + 1).astype(int).tolist()
+    print("\n".join(lines), flush=True)
+    share = options.simulations // options.workers
     with ProcessPoolExecutor(options.workers) as pool:
         for cell in product(
             options.wishes, options.truths, options.worlds, options.estimators, NOISES
         ):
             wish, name, world, estimator, noise = cell
-            jobs = [(*cell, options.groups, options.seed, a, b) for a, b in pairwise(edges)]
-            parts = list(pool.map(sweeps, jobs))
-            rows = [row for _, part in parts for row in part]
+            seeded = [options.seed * options.workers + i for i in range(options.workers)]
+            jobs = [(cell, share, options.groups // options.workers, one) for one in seeded]
+            parts = list(pool.map(simulation, jobs))
             made = design(wish)
             law = "additive" if name == "free" else name
             label = f"{len(made.frame)}, {name}, {noise:g}"
             label += "" if world == "independent" else f" {world}"
             label += "" if estimator == "huber" else f", {estimator}"
-            cells = summary(parts[0][0], rows, made.predicted[law, estimator, noise])
+            cells = summary(parts, made.predicted[law, estimator, noise])
             if name == "free":
                 whole = fit("published", estimator=estimator, bootstrap=0).phi
-                cells[0] += f" (held φ {parts[0][0]:.3f}, grid's {whole:.3f})"
-            lines.append(f"| {label} | " + " | ".join([*cells[:3], "; ".join(cells[3:])]) + " |")
+                cells[0] += f" of {parts[0].held:.3f}; grid's {whole:.3f}"
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
     record = (
         f"{date.today()}, commit {commit()}, {platform.machine()}, {options.workers} processes, "

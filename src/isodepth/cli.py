@@ -22,6 +22,7 @@ from isodepth.sweep.commands import (
     SweepCommand,
 )
 from isodepth.sweep.measure_command import MeasureCommand
+from isodepth.sweep.power import PowerCommand
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -287,6 +288,7 @@ COMMANDS: dict[str, Any] = {
     "equivalent": EquivalentCommand,
     "account": AccountCommand,
     "plan": PlanCommand,
+    "power": PowerCommand,
     "sweep": SweepCommand,
     "measure": MeasureCommand,
     "status": StatusCommand,

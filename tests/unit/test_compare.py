@@ -96,11 +96,27 @@ def test_one_looped_r_can_not_tell_a_cost():
     assert pair.with_cost() is None
 
 
+def test_losses_are_simulated_where_a_phi_hangs_on_one_group():
+    frame = two_recipes(noise=0.002, recurrences=(8,)).frame
+    lowest = frame["budget_flops"] == frame["budget_flops"].min()
+    frame = frame[frame["recurrences"].isin([1, 8]) & ((frame["recurrences"] > 1) | lowest)]
+    pair = pair_of(load_runs(frame), "baseline", "probe", Conventions())
+    draws = pair.draw(400, 0)
+    assert draws.unit == "losses"
+    sides = {method: fit_pair(pair, method, draws)[0] for method in ("separate", "joint")}
+    assert sides["separate"].recipe.resamples.freedom == pair.recipe.n - 6
+    assert sides["joint"].recipe.resamples.freedom == pair.both.n - 7
+    for found in sides.values():
+        # the runs both share cancel: Δφ spreads less than two independent φ would
+        one = [side.resamples.theta[:, -1].std() for side in (found.baseline, found.recipe)]
+        assert found.delta_draws.std() < 0.95 * np.hypot(*one)
+
+
 def test_paired_resamples_draw_shared_groups_alike():
     pair = pair_of(two_recipes(), "baseline", "probe", Conventions())
     assert pair.borrowed == 12
     assert pair.n_units == 12 + 9
-    weights = pair.draw(50, 0)
+    weights = pair.draw(50, 0).values
     base = dict(zip(pair.baseline.frame["run_id"], weights[:, pair.in_baseline].T, strict=True))
     probe = dict(zip(pair.recipe.frame["run_id"], weights[:, pair.in_recipe].T, strict=True))
     shared = set(base) & set(probe)
@@ -235,7 +251,7 @@ def test_same_seed_same_numbers(probed):
     runs = two_recipes(noise=0.001)
     assert compare(runs, recipe="probe", bootstrap=200).to_json() == probed.to_json()
     pair = pair_of(runs, "baseline", "probe", Conventions())
-    assert (pair.draw(50, 3) != pair.draw(50, 4)).any()
+    assert (pair.draw(50, 3).values != pair.draw(50, 4).values).any()
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ LEVEL = 0.95
 _ONE_SIGMA = (stats.norm.cdf(-1.0), stats.norm.cdf(1.0))
 _PROFILE_REACH = 6.0  # standard errors on either side
 _PROFILE_POINTS = 61
-# A group without which the variance of φ is this many times as large is one that φ hangs on:
-# regular layouts of three r lie below 5, designs of few groups above 1,000.
-_HANGS = 10.0
+# A group without which the variance of φ is this many times as large is one that φ hangs on: a
+# resample lacks it in one case of three. Layouts of 8 groups and more lie below 2.
+_HANGS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def resampling(problem: Problem, theta: Array) -> Resampling:
     """What to resample: groups, unless the multiplicity hangs on one of them; then losses.
 
     It hangs on a group without which the variance of one of its parameters (from the Jacobian at
-    theta (p,)) is more than ten times as large.
+    theta (p,)) is more than three times as large.
     """
     n_eta = len(problem.eta_names)
     if n_eta == 0 or problem.n <= theta.size:
@@ -153,7 +153,7 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
     objective = np.maximum(objective, fitted.objective)
     freedom = max(problem.n - fitted.theta.size, 1)
     t = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
-    threshold = fitted.objective + 0.5 * t**2 * _unit(problem, fitted)
+    threshold = fitted.objective + 0.5 * t**2 * likelihood_unit(problem, fitted)
     return Profile(
         values=values,
         objective=objective,
@@ -177,7 +177,7 @@ def held(problem: Problem, theta: Array, name: str, values: Array) -> tuple[Arra
     return found.theta, found.objective
 
 
-def _unit(problem: Problem, fitted: Estimate) -> float:
+def likelihood_unit(problem: Problem, fitted: Estimate) -> float:
     """σ²Eψ²/Eψ′, the objective's unit of likelihood; 0 where no run is left to tell the noise."""
     if problem.n <= fitted.theta.size:
         return 0.0

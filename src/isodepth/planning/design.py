@@ -53,6 +53,13 @@ class Worlds:
         known = rows.swapaxes(1, 2) @ rows
         return replace(self.only(left), known=known, n_known=len(made))
 
+    def per_flop(self, cost: Array) -> Worlds:
+        """In units of FLOPs: a row for the part of a run that 1 FLOP buys; cost (n,) of a run.
+
+        Of new runs alone: what is made already is left out.
+        """
+        return replace(self, rows=self.rows / np.sqrt(cost)[:, None], known=None, n_known=0)
+
     @property
     def _ridge(self) -> Array:
         """(S, p, p): see _RIDGE."""
@@ -119,7 +126,7 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
     with dᵢ the sensitivity per FLOP and Ψ = Σ shareᵢ·dᵢ, no design has a variance below
     Ψ·(Ψ / max dᵢ), because 1/Ψ is concave in M.
     """
-    per_flop = _per_flop(worlds, cost)
+    per_flop = worlds.per_flop(cost)
     n = cost.size
     shares = np.full(n, 1.0 / n)
     for _ in range(_ROUNDS):
@@ -145,11 +152,6 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
         variance_times_flops=per_flop.variance(shares),
         efficiency=min(efficiency, 1.0),
     )
-
-
-def _per_flop(worlds: Worlds, cost: Array) -> Worlds:
-    """The worlds in units of FLOPs: a candidate's row for the part of a run that 1 FLOP buys."""
-    return replace(worlds, rows=worlds.rows / np.sqrt(cost)[:, None], known=None, n_known=0)
 
 
 def least_cost(worlds: Worlds, cost: Array, counts: Integers) -> float:
@@ -195,7 +197,7 @@ def exact(
         )
     best = ideal or continuous(worlds, cost)
     if worlds.known is None:
-        slope = _per_flop(worlds, cost).sensitivity(best.shares)
+        slope = worlds.per_flop(cost).sensitivity(best.shares)
     else:
         slope = worlds.sensitivity(held) / cost
     near = np.union1d(np.argsort(-slope, kind="stable")[:_EXCHANGED], np.flatnonzero(held))

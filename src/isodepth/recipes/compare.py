@@ -16,6 +16,7 @@ from isodepth.errors import InputError
 from isodepth.fitting.fit import DEFAULT_RESAMPLES
 from isodepth.fitting.problem import Conventions, Estimator
 from isodepth.fitting.result import Interval
+from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, LawName
 from isodepth.recipes.channels import channels_of
 from isodepth.recipes.inference import Inference, inference_of
@@ -88,14 +89,14 @@ def compare(
     pair = pair_of(table, baseline, recipe, conventions)
 
     step(f"{recipe}: fits", 0.0)
-    weights = pair.draw(bootstrap, seed) if bootstrap else None
-    sides = fit_pair(pair, method, weights)[0]
+    draws = pair.draw(bootstrap, seed) if bootstrap else None
+    sides = fit_pair(pair, method, draws)[0]
     # the cost of looping is a question to the joint fit, whichever is reported
     joint = sides if method == "joint" else fit_pair(pair, "joint", None)[0]
     step(f"{recipe}: cost of looping", 0.3)
     cost = None
     if not sides.missing and not joint.missing:
-        cost = cost_of(pair, np.append(joint.baseline.theta, joint.recipe.theta[-1]), weights)
+        cost = cost_of(pair, np.append(joint.baseline.theta, joint.recipe.theta[-1]), draws)
     step(f"{recipe}: channels", 0.4)
     channels = () if sides.missing else channels_of(pair, sides)
     step(f"{recipe}: sensitivity", 0.5)
@@ -134,7 +135,7 @@ def compare(
         phi_recipe=phis[1],
         delta_phi=delta,
         ci95=ci95,
-        interval_method=_interval_method(pair, bootstrap),
+        interval_method=_interval_method(pair, sides.recipe.resamples),
         n_resamples=bootstrap,
         verdict=verdict,
         more_runs=more,
@@ -171,13 +172,19 @@ def _is_shipped(table: Runs, baseline: str) -> bool:
     return baseline == BASELINE and table.checksum == load_runs("published").checksum
 
 
-def _interval_method(pair: Pair, bootstrap: int) -> str:
-    if not bootstrap:
+def _interval_method(pair: Pair, resamples: Resamples | None) -> str:
+    if resamples is None:
         return "none (no resamples)"
+    if resamples.unit == "losses":
+        return (
+            "losses simulated from the fits with independent noise, the same noise for both "
+            f"recipes' shared runs: standard error × Student's t, {resamples.freedom} degrees of "
+            "freedom"
+        )
     units = "(recipe, r, budget) groups" if pair.both.budgets is not None else "runs"
     return (
         f"bootstrap over {pair.n_units} {units}, the same resample for both recipes: standard "
-        f"error × Student's t, {pair.n_units - 1} degrees of freedom"
+        f"error × Student's t, {resamples.freedom} degrees of freedom"
     )
 
 
@@ -185,19 +192,19 @@ def _sensitivity(
     table: Runs, pair: Pair, baseline: str, recipe: str, method: Method, seed: int, intervals: bool
 ) -> list[Alternative]:
     """Δφ under every law × estimator × counting, then by the other method and borrowing."""
-    weights = pair.draw(_SENSITIVITY_RESAMPLES, seed) if intervals else None
+    draws = pair.draw(_SENSITIVITY_RESAMPLES, seed) if intervals else None
     starts: dict[str, Start] = {}
     own = "own budgets" if pair.borrowed else "own runs"
     rows = []
     for conventions in _conventions(pair):
         other = pair.with_conventions(conventions)
-        sides, ended = fit_pair(other, method, weights, starts.get(conventions.law))
+        sides, ended = fit_pair(other, method, draws, starts.get(conventions.law))
         starts.setdefault(conventions.law, ended)
         rows.append(_alternative(sides, conventions, own))
     methods: tuple[Method, ...] = get_args(Method)
     for other_method in methods:
         if other_method != method:
-            sides, _ = fit_pair(pair, other_method, weights)
+            sides, _ = fit_pair(pair, other_method, draws)
             rows.append(_alternative(sides, pair.both.conventions, own))
     if pair.borrowed and method == "separate":
         conventions = pair.both.conventions
@@ -205,7 +212,7 @@ def _sensitivity(
             # borrowed runs of other budgets may have widths at which the recipe has no second r
             conventions = replace(conventions, count_injection="once")
         wider = pair_of(table, baseline, recipe, conventions, all_budgets=True)
-        sides, _ = fit_pair(wider, method, weights)
+        sides, _ = fit_pair(wider, method, draws)
         rows.append(_alternative(sides, conventions, "all budgets"))
     return rows
 
@@ -280,7 +287,13 @@ def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[str]:
             f"r > 1, is {cost.delta_phi:+.3f}{_ends(cost.delta_phi_ci95, '+.3f')}"
         )
     said += _survival(result)
-    if result.ci95["delta_phi"] is not None and pair.n_units < _FEW_GROUPS:
+    drawn = sides.recipe.resamples
+    if drawn is not None and drawn.unit == "losses":
+        said.append(
+            "a φ hangs on one group of runs, so groups can't be resampled: the intervals suppose "
+            "that noise is independent between runs, and are too narrow if runs of a group share it"
+        )
+    elif result.ci95["delta_phi"] is not None and pair.n_units < _FEW_GROUPS:
         said.append(
             f"{pair.n_units} groups of runs are fewer than the {_FEW_GROUPS} at which the "
             "interval's coverage was measured: it may cover less than 95%"

@@ -1,7 +1,8 @@
 """Two recipes fitted so that they can be compared: apart, or together under one law.
 
 Both ways resample the (recipe, r, budget) groups of the two recipes once, and refit both recipes to
-the same resample. What they share, the r = 1 runs above all, moves both and so cancels in Δφ.
+the same resample; where a φ hangs on one group, the losses' noise is drawn instead, as `fit` does.
+What they share, the r = 1 runs above all, moves both and so cancels in Δφ.
 
 * `separate`: each recipe has a law of its own; a recipe without r = 1 runs borrows the baseline's
   (as arXiv 2604.21106 does).
@@ -23,13 +24,43 @@ from isodepth.fitting.estimate import Estimate, estimate, refit
 from isodepth.fitting.identify import identify
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.result import FittedLaw
-from isodepth.fitting.uncertainty import Resamples, draw
+from isodepth.fitting.uncertainty import (
+    Resamples,
+    Resampling,
+    draw,
+    resampling,
+    simulated,
+    standard_noise,
+)
 from isodepth.laws import Array, Bools, Integers
 from isodepth.runs import Runs
 
 Method = Literal["separate", "joint"]
 _PHI = ("phi_baseline", "phi_recipe")
 _COST = "log_cost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """One set of resamples of the runs of two recipes."""
+
+    unit: Resampling  # groups or losses
+    values: Array  # (B, runs of `both`): how often each run is drawn, or its standard noise
+    n_groups: int  # of runs
+
+    def refit(
+        self, problem: Problem, best: Estimate, rows: Integers, start: Array | None = None
+    ) -> Array:
+        """θ (B, p) of a problem that holds these rows of `both`."""
+        drawn = self.values[:, rows]
+        if self.unit == "groups":
+            return refit(problem, best, weights=drawn, start=start)
+        return refit(problem, best, log_loss=simulated(problem, best, drawn), start=start)
+
+    def resamples(self, theta: Array, n_runs: int, n_params: int) -> Resamples:
+        """θ (B, q) of refits of n_runs runs with n_params parameters, q of them kept."""
+        units = self.n_groups if self.unit == "groups" else n_runs - n_params + theta.shape[1]
+        return Resamples(theta=theta, unit=self.unit, n_units=units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +80,19 @@ class Pair:
         """Groups of runs that a resample draws from."""
         return int(self.both.groups.max()) + 1
 
-    def draw(self, n: int, seed: int) -> Array:
-        """Weights (n, runs of `both`) of n resamples of groups."""
-        return draw(self.both.groups, n, seed)
+    def draw(self, n: int, seed: int) -> Draws:
+        """n resamples: of groups, or of losses where either recipe's φ hangs on one group."""
+        hangs = any(
+            resampling(problem, estimate(problem).theta) == "losses"
+            for problem in (self.baseline, self.recipe)
+        )
+        return Draws(
+            unit="losses" if hangs else "groups",
+            values=standard_noise(self.both.n, n, seed)
+            if hangs
+            else draw(self.both.groups, n, seed),
+            n_groups=self.n_units,
+        )
 
     def with_conventions(self, conventions: Conventions) -> Pair:
         """The same runs under other conventions."""
@@ -205,11 +246,11 @@ class Start:
 
 
 def fit_pair(
-    pair: Pair, method: Method, weights: Array | None, start: Start | None = None
+    pair: Pair, method: Method, draws: Draws | None, start: Start | None = None
 ) -> tuple[Sides, Start]:
     """Fit both recipes by one method, and at every resample.
 
-    weights: (B, runs of `both`) from `Pair.draw`; None: no resamples.
+    draws: from `Pair.draw`; None: no resamples.
     start: what the same pair returned under nearly equal conventions.
     """
     if method == "joint":
@@ -220,10 +261,10 @@ def fit_pair(
     for i, (problem, at) in enumerate(zip(problems, rows, strict=True)):
         best = estimate(problem, None if start is None else start.seeds[i])
         found.append(best)
-        if weights is not None:
+        if draws is not None:
             near = start.draws[i] if start and start.draws else None
-            drawn.append(refit(problem, best, weights=weights[:, at], start=near))
-    sides = _sides(pair, method, problems, found, drawn)
+            drawn.append(draws.refit(problem, best, at, near))
+    sides = _sides(pair, method, problems, found, draws, drawn)
     seeds = tuple(np.vstack([best.theta, best.starts[:_NEAR]]) for best in found)
     return sides, Start(seeds=seeds, draws=tuple(drawn))
 
@@ -236,6 +277,7 @@ def _sides(
     method: Method,
     problems: list[Problem],
     found: list[Estimate],
+    draws: Draws | None,
     drawn: list[Array],
 ) -> Sides:
     if method == "joint":
@@ -243,7 +285,7 @@ def _sides(
         known = identify(problem, best.theta)
         keep = _columns(problem)
         thetas = [best.theta[columns] for columns in keep]
-        draws = [drawn[0][:, columns] for columns in keep] if drawn else []
+        kept = [drawn[0][:, columns] for columns in keep] if drawn else []
         missing = {
             side: known.missing[name]
             for side, name in zip(("baseline", "recipe"), _PHI, strict=True)
@@ -251,7 +293,7 @@ def _sides(
         }
         problems = [problem, problem]
     else:
-        thetas, draws = [best.theta for best in found], drawn
+        thetas, kept = [best.theta for best in found], drawn
         missing = {}
         for side, own, best in zip(("baseline", "recipe"), problems, found, strict=True):
             why = identify(own, best.theta).missing.get("phi")
@@ -267,9 +309,9 @@ def _sides(
             theta=thetas[i],
             log_n0=problem.design.log_n0,
             log_d0=problem.design.log_d0,
-            resamples=Resamples(theta=draws[i], unit="groups", n_units=pair.n_units)
-            if draws
-            else None,
+            resamples=None
+            if draws is None
+            else draws.resamples(kept[i], problem.n, len(problem.theta_names)),
         )
         for i, problem in enumerate(problems)
     ]
@@ -299,7 +341,7 @@ class Cost:
     bic_gain: float  # BIC without κ less BIC with it, by least squares; above 10 the runs ask for κ
 
 
-def cost_of(pair: Pair, without: Array, weights: Array | None) -> Cost | None:
+def cost_of(pair: Pair, without: Array, draws: Draws | None) -> Cost | None:
     """κ and what it does to Δφ; None where the runs can't tell it.
 
     without: θ (p,) of the joint fit without κ.
@@ -312,12 +354,12 @@ def cost_of(pair: Pair, without: Array, weights: Array | None) -> Cost | None:
         return None
     delta = best.theta[-2] - best.theta[-3]
     ends = phi_ends = None
-    if weights is not None:
-        draws = refit(problem, best, weights=weights)
-        drawn = Resamples(theta=draws, unit="groups", n_units=pair.n_units)
-        low, high = drawn.interval(float(best.theta[-1]), draws[:, -1])
+    if draws is not None:
+        theta = draws.refit(problem, best, np.arange(problem.n))
+        drawn = draws.resamples(theta, problem.n, theta.shape[1])
+        low, high = drawn.interval(float(best.theta[-1]), theta[:, -1])
         ends = (float(np.exp(low)), float(np.exp(high)))
-        phi_ends = drawn.interval(float(delta), draws[:, -2] - draws[:, -3])
+        phi_ends = drawn.interval(float(delta), theta[:, -2] - theta[:, -3])
     return Cost(
         kappa=float(np.exp(best.theta[-1])),
         kappa_ci95=ends,

@@ -1,0 +1,226 @@
+"""`isodepth power`: what a plan or a run table can resolve, before or after it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pandas as pd
+from tyro.conf import Positional, arg
+
+from isodepth.errors import InputError
+from isodepth.output import Output
+
+if TYPE_CHECKING:
+    from isodepth.fitting.result import Fit
+    from isodepth.planning.power import Curve, Resolution
+    from isodepth.runs import Runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """What runs can resolve, and what was supposed to say so."""
+
+    source: str
+    baseline: str
+    recipe: str | None  # None: a second recipe that repeats the baseline's looped runs
+    n_runs: int  # of both recipes, shared ones once
+    flops: float  # training FLOPs of these
+    phi_half_width: float | None  # of the baseline's φ; None where its runs are too few
+    separate: Resolution
+    joint: Resolution
+    curves: tuple[Curve, ...]
+    ratios: dict[float, float]  # FLOPs of a layout → the design's half-width there over its own
+    assumptions: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; what can't be told is null."""
+        return {
+            "source": self.source,
+            "baseline": self.baseline,
+            "recipe": self.recipe,
+            "n_runs": self.n_runs,
+            "flops": self.flops,
+            "phi": {"half_width": self.phi_half_width},
+            "delta_phi": {
+                name: {
+                    "half_width": _finite(one.half_width),
+                    "smallest": _finite(one.smallest),
+                    "by_world": {k: _finite(v) for k, v in one.by_world.items()},
+                }
+                for name, one in (("separate", self.separate), ("joint", self.joint))
+            },
+            "curves": [asdict(curve) for curve in self.curves],
+            "ratios": [{"flops": k, "ratio": v} for k, v in self.ratios.items()],
+            "assumptions": list(self.assumptions),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def power_of(
+    source: str,
+    fits: list[Fit],
+    *,
+    noises: tuple[float, ...],
+    baseline: str | None = None,
+    recipe: str | None = None,
+) -> Power:
+    """The smallest Δφ that a plan (.json), a run table or `published` resolves, and curves.
+
+    baseline: None: `baseline`, or the only recipe. recipe: the second one, with the baseline's
+    r = 1 runs where it has none; None: one that repeats the baseline's looped runs.
+    fits: the supposed laws (`planning.worlds.prior`). noises: of the log loss.
+    Raises InputError for a source that can't be read, or whose runs name no FLOPs and budget.
+    """
+    from isodepth.planning.power import (
+        borrowed,
+        d_optimal,
+        design_curve,
+        layout_curve,
+        priced_runs,
+        repeated,
+        resolution,
+        split_curve,
+    )
+    from isodepth.planning.worlds import worlds
+    from isodepth.runs import Runs, load_runs
+
+    if source.endswith(".json"):
+        runs = Runs(frame=_plan_frame(Path(source)), source=source, checksum="")
+    else:
+        table = load_runs(source)
+        runs = Runs(frame=table.used, source=table.source, checksum=table.checksum)
+    name = runs.choose(baseline)
+    if recipe is not None and runs.choose(recipe) == name:
+        raise InputError(f"recipe {recipe!r} is the baseline itself: name two recipes")
+    found = {
+        one: runs.of_recipe(one, name)[0] for one in runs.recipes if _tells_phi(runs, one, name)
+    }
+    for one in (name, recipe):
+        if one is not None and one not in found:
+            raise InputError(f"{source}: {one} needs runs at r = 1 and at a larger r to tell φ")
+    first = found.pop(name)
+    layout = repeated(first) if recipe is None else borrowed(first, found[recipe])
+    both = worlds(layout.candidates, fits, noises=noises)
+    candidates = priced_runs(first)
+    supposed = worlds(candidates, fits, noises=noises)
+    own = layout_curve(supposed, candidates, f"{source}: {name}")
+    if not own.flops:
+        raise InputError(f"{source}: the runs of {name} are too few to tell φ")
+    curves = [own]
+    for other, rows in found.items():
+        there = priced_runs(rows)
+        label = f"{source}: {other}, r = 1 runs borrowed"
+        curves.append(layout_curve(worlds(there, fits, noises=noises), there, label))
+    design = design_curve(supposed, candidates, own.flops)
+    ends = (design.flops[0], own.flops[-1])
+    shares = d_optimal(supposed, candidates.flops)
+    curves.append(
+        split_curve(
+            supposed, candidates, shares, "D-optimal, from the same cells, runs split", ends
+        )
+    )
+    curves.append(design)
+    reached = dict(zip(design.flops, design.half_width, strict=True))
+    ratios = {x: reached[x] / half for x, half in zip(own.flops, own.half_width, strict=True)}
+    half = supposed.half_width(np.ones(len(first)))
+    return Power(
+        source=source,
+        baseline=name,
+        recipe=recipe,
+        n_runs=layout.in_baseline.size,
+        flops=float(layout.candidates.flops.sum()),
+        phi_half_width=_finite(half),
+        separate=resolution(both, layout, joint=False),
+        joint=resolution(both, layout, joint=True),
+        curves=tuple(curves),
+        ratios=ratios,
+        assumptions=_assumptions(fits, noises, recipe),
+    )
+
+
+def _tells_phi(runs: Runs, recipe: str, lender: str) -> bool:
+    r = runs.of_recipe(recipe, lender)[0]["recurrences"]
+    return bool((r == 1).any() and (r > 1).any())
+
+
+def _plan_frame(file: Path) -> pd.DataFrame:
+    """A plan's runs as a table without losses."""
+    from isodepth.sweep.plan import load_plan
+
+    return pd.DataFrame([asdict(run) for run in load_plan(file).runs])
+
+
+def _assumptions(fits: list[Fit], noises: tuple[float, ...], recipe: str | None) -> tuple[str, ...]:
+    laws = ", ".join(one.conventions.law for one in fits)
+    said = [
+        f"laws: {laws}, fitted to {fits[0].source} ({fits[0].recipe}) and its resamples; both "
+        "recipes follow one of them, with about the same φ",
+        f"noise of log loss: {', '.join(f'{noise:g}' for noise in noises)} (standard deviation), "
+        "normal, the same for every run, independent between runs",
+        f"estimator: {fits[0].conventions.estimator}; Student's t with runs − parameters degrees "
+        "of freedom; small changes of the parameters (delta method)",
+        "smallest Δφ: told from 0 at 95% in 80% of sweeps",
+    ]
+    if recipe is None:
+        said.append("a second recipe repeats every looped run and shares the r = 1 runs")
+    return tuple(said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerCommand(Output):
+    """The smallest Δφ that a plan or a run table can resolve, and widths against FLOPs."""
+
+    source: Annotated[Positional[str], arg(metavar="PLAN.json|RUNS")]
+    """a plan, a run table, or the word published; losses are not looked at"""
+    baseline: str | None = None
+    """the recipe that others are compared with (baseline)"""
+    recipe: str | None = None
+    """the second recipe; default: one that repeats the baseline's looped runs"""
+    noise: tuple[float, ...] | None = None
+    """standard deviations of the log loss to suppose, averaged over (0.0025 0.004)"""
+    fit_file: Annotated[str | None, arg(name="fit", metavar="FIT.json")] = None
+    """the supposed law, from `isodepth fit --json`; default: the published grid's two"""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """folder for the figure of interval widths against FLOPs"""
+
+    def run(self) -> None:
+        from isodepth.fitting import Fit
+        from isodepth.planning.worlds import NOISES, prior
+        from isodepth.report.power import write_power_figure
+
+        found = power_of(
+            self.source,
+            prior("published") if self.fit_file is None else [Fit.load(self.fit_file)],
+            noises=NOISES if self.noise is None else self.noise,
+            baseline=self.baseline,
+            recipe=self.recipe,
+        )
+        self.write(found.to_dict())
+        if not self.quiet and self.json != "-":
+            print("\n".join(_report(found)))
+        if self.out is not None:
+            write_power_figure(found.curves, self.out)
+            self.say(f"figure: {self.out / 'power.png'}, .svg and .pdf")
+
+
+def _report(found: Power) -> list[str]:
+    from isodepth.report.power import width_lines
+
+    second = found.recipe or "a second recipe"
+    lines = [f"{found.baseline} and {second}: {found.n_runs} runs, {found.flops:.3g} FLOPs"]
+    for name, one in (("separate", found.separate), ("joint", found.joint)):
+        worlds = "; ".join(f"{kind}: {value:.3f}" for kind, value in one.by_world.items())
+        lines.append(
+            f"Δφ by {name} laws: ± {one.half_width:.3f}; smallest that is resolved "
+            f"{one.smallest:.3f} ({worlds})"
+            if np.isfinite(one.smallest)
+            else f"Δφ by {name} laws: too few runs"
+        )
+    lines += [f"φ of {found.baseline} by FLOPs:", *width_lines(found.curves, found.ratios)]
+    return [*lines, *(f"supposed: {assumption}" for assumption in found.assumptions)]
