@@ -24,7 +24,7 @@ import isodepth
 from isodepth.fitting.problem import Conventions
 from isodepth.planning.choice import best_for
 from isodepth.planning.design import Limits, exact
-from isodepth.planning.power import borrowed, candidates_of_runs, resolution
+from isodepth.planning.power import borrowed, priced_runs, resolution
 from isodepth.planning.worlds import NOISES, prior, worlds
 from isodepth.recipes.pair import fit_pair, pair_of
 
@@ -42,7 +42,7 @@ def main() -> None:
             delta(probe)
         return
     frame = isodepth.load_runs("published").of_recipe("baseline")[0]
-    candidates = candidates_of_runs(frame)
+    candidates = priced_runs(frame)
     flops = candidates.flops
     supposed = worlds(candidates, prior("published", recipe="baseline"), noises=NOISES)
     print(f"whole grid: {len(frame)} runs, {flops.sum():.3g} FLOPs")
@@ -81,14 +81,14 @@ def delta(probe: str) -> None:
     fits = prior("published", recipe="baseline")
     total = base["flops"].sum() + own["flops"].sum()
     flops, limits = SHARE_OF_BOTH * total, Limits(max_replicates=1)
-    first = candidates_of_runs(base)
+    first = priced_runs(base)
     counts = exact(
         worlds(first, fits, noises=NOISES), first.flops, BASELINE_PART * flops, limits=limits
     )
     chosen = base[counts > 0]
     unlooped = chosen[chosen["recurrences"] == 1]
     rows = pd.concat([unlooped, own])
-    second = candidates_of_runs(rows)
+    second = priced_runs(rows)
     held = (rows["recurrences"] == 1).to_numpy().astype(int)
     # the r = 1 runs are paid for
     cost = np.where(held == 1, second.flops.min() * 1e-6, second.flops)

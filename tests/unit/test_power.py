@@ -12,10 +12,10 @@ from isodepth.cli import main
 from isodepth.planning.design import continuous
 from isodepth.planning.power import (
     borrowed,
-    costed,
     d_optimal,
     layout_curve,
     noncentrality,
+    priced_runs,
     repeated,
     resolution,
 )
@@ -53,7 +53,7 @@ def test_recipes_that_share_nothing_add_their_variances(runs, law):
     layout = borrowed(frame, frame.set_index(frame.index + len(frame)))
     assert layout.in_baseline.sum() == layout.in_recipe.sum() == layout.in_baseline.size / 2
     found = resolution(of(law, layout.candidates), layout, joint=False)
-    own = of(law, costed(frame)).variance(np.ones(len(frame)))
+    own = of(law, priced_runs(frame)).variance(np.ones(len(frame)))
     t = stats.t.ppf(0.975, 2 * len(frame) - 12)
     assert found.half_width == pytest.approx(t * np.sqrt(2 * own))
     assert found.smallest / found.half_width == pytest.approx(noncentrality(84) / t)
@@ -91,7 +91,7 @@ def test_too_few_runs_resolve_nothing(runs, law):
 
 def test_d_optimal_shares_meet_the_equivalence_theorem(runs, law):
     """No run tells more of all parameters per FLOP than p (Kiefer & Wolfowitz 1960)."""
-    candidates = costed(runs.used)
+    candidates = priced_runs(runs.used)
     there = of(law, candidates).per_flop(candidates.flops)
     shares = d_optimal(of(law, candidates), candidates.flops)
     rows = there.rows[0]
@@ -102,7 +102,7 @@ def test_d_optimal_shares_meet_the_equivalence_theorem(runs, law):
 
 
 def test_a_layout_is_drawn_from_two_budgets_to_all(runs, law):
-    candidates = costed(runs.used)
+    candidates = priced_runs(runs.used)
     curve = layout_curve(of(law, candidates), candidates, "all")
     assert len(curve.flops) == 2
     assert curve.flops[-1] == pytest.approx(candidates.flops.sum())
@@ -126,7 +126,7 @@ def test_the_command_speaks_of_tables(saved, law, capsys):
     found = json.loads((saved / "power.json").read_text())
     assert found["n_runs"] == 48 + 36
     frame = sweep().used
-    half = of(law, costed(frame)).half_width(np.ones(48))
+    half = of(law, priced_runs(frame)).half_width(np.ones(48))
     assert found["phi"]["half_width"] == pytest.approx(half)
     assert all(0 < one["ratio"] < 1 for one in found["ratios"])
     assert {one["name"].split(",")[0] for one in found["curves"]} >= {"cheapest for φ", "D-optimal"}

@@ -54,7 +54,10 @@ class Worlds:
         return replace(self.only(left), known=known, n_known=len(made))
 
     def per_flop(self, cost: Array) -> Worlds:
-        """In units of FLOPs: a row for the part of a run that 1 FLOP buys; cost (n,) of a run."""
+        """In units of FLOPs: a row for the part of a run that 1 FLOP buys; cost (n,) of a run.
+
+        Of new runs alone: what is made already is left out.
+        """
         return replace(self, rows=self.rows / np.sqrt(cost)[:, None], known=None, n_known=0)
 
     @property

@@ -43,7 +43,7 @@ def repeated(frame: pd.DataFrame) -> Layout:
     looped = frame["recurrences"].to_numpy(dtype=float) > 1
     n, more = len(frame), int(looped.sum())
     return Layout(
-        candidates=costed(pd.concat([frame, frame[looped]])),
+        candidates=priced_runs(pd.concat([frame, frame[looped]])),
         in_baseline=np.arange(n + more) < n,
         in_recipe=np.concatenate([~looped, np.ones(more, dtype=bool)]),
     )
@@ -54,13 +54,13 @@ def borrowed(baseline: pd.DataFrame, recipe: pd.DataFrame) -> Layout:
     both = pd.concat([baseline, recipe])
     both = both[~both.index.duplicated()]
     return Layout(
-        candidates=costed(both),
+        candidates=priced_runs(both),
         in_baseline=both.index.isin(baseline.index),
         in_recipe=both.index.isin(recipe.index),
     )
 
 
-def costed(frame: pd.DataFrame) -> Candidates:
+def priced_runs(frame: pd.DataFrame) -> Candidates:
     """The numbers of runs in a table. Raises InputError where they name no FLOPs or budget."""
     for name in ("flops", "budget_flops"):
         if name not in frame or frame[name].isna().any():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from isodepth.errors import InputError
 from isodepth.sweep.commands import Execution, show_plan
 from isodepth.sweep.request import Request
 from isodepth.sweep.wanted import Wanted
@@ -74,6 +75,8 @@ class MeasureCommand(Wanted, Request, Execution):
         if self.target_ci is None:
             self.refuse_limits("--target-ci")
             return make_plan(spec, law)
+        if self.bootstrap == 0:
+            raise InputError("--target-ci is for an interval, which --bootstrap 0 leaves out")
         if (self.out / PLAN_FILE).exists():
             return replace(load_plan(self.out / PLAN_FILE), spec=spec)
         fits = prior("published") if self.fit_file is None else [Fit.load(self.fit_file)]

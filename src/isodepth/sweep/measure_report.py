@@ -45,9 +45,9 @@ def measure_report(result: Measurement) -> RenderableType:
 
 def _round(one: Round) -> Text:
     half = "not identified" if one.half_width is None else f"± {one.half_width:.3f}"
+    expected = "" if one.expected is None else f" (± {one.expected:.3f} expected)"
     return Text(
-        f"after {one.n_runs} runs, {one.flops:.3g} FLOPs: φ {half} (± {one.expected:.3f} "
-        f"expected); {one.why}",
+        f"after {one.n_runs} runs, {one.flops:.3g} FLOPs: φ {half}{expected}; {one.why}",
         style="" if one.added else "bold",
     )
 

@@ -77,10 +77,10 @@ def power_of(
     """
     from isodepth.planning.power import (
         borrowed,
-        costed,
         d_optimal,
         design_curve,
         layout_curve,
+        priced_runs,
         repeated,
         resolution,
         split_curve,
@@ -106,14 +106,14 @@ def power_of(
     first = found.pop(name)
     layout = repeated(first) if recipe is None else borrowed(first, found[recipe])
     both = worlds(layout.candidates, fits, noises=noises)
-    candidates = costed(first)
+    candidates = priced_runs(first)
     supposed = worlds(candidates, fits, noises=noises)
     own = layout_curve(supposed, candidates, f"{source}: {name}")
     if not own.flops:
         raise InputError(f"{source}: the runs of {name} are too few to tell φ")
     curves = [own]
     for other, rows in found.items():
-        there = costed(rows)
+        there = priced_runs(rows)
         label = f"{source}: {other}, r = 1 runs borrowed"
         curves.append(layout_curve(worlds(there, fits, noises=noises), there, label))
     design = design_curve(supposed, candidates, own.flops)

@@ -36,9 +36,11 @@ _PATIENCE = 3.0
 # Out of reach is what the whole rest of the limits is expected to leave wider than this many times
 # the target; less is no reason to give up, because expectations are off by tens of percent.
 _HOPELESS = 1.25
-# The fit's interval over what the design expects of the same runs is supposed to stay as it is,
-# within these bounds: beyond them it is chance of a few groups of runs, which more will mend.
-_RATIO = (0.5, 2.0)
+# Where the fit's interval is wider than the design expects of the same runs, it is supposed to stay
+# so, up to this many times: beyond it is chance of a few runs, which more will mend. Where it is
+# narrower, that is taken for chance: few runs that happen to lie on a line.
+_WIDER = 2.0
+_PROGRESS = 0.8  # of the half-width expected now, at most, is what a round plans for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Round:
     hours: float  # estimated, of the same on the plan's device
     phi: float | None
     half_width: float | None  # of the fit's 95% interval; None: φ is not identified
-    expected: float  # half-width that the design expects of these runs
+    expected: float | None  # half-width that the design expects of them; None: they can't tell φ
     added: int  # runs of the next batch; 0: it ends here
     reached: bool
     why: str  # it goes on or ends
@@ -100,28 +102,29 @@ def next_batch(plan: Plan, runs: Runs, goal: Goal, before: tuple[Round, ...]) ->
     done = runs.of_recipe(recipe)[0].query("status == 'done'")
     made = candidates_of_runs(done)
     known = worlds(made, told.fits, noises=noises, at_budget=goal.wish.at_budget)
-    expected = known.half_width(np.ones(len(done)))
+    now = known.half_width(np.ones(len(done)))
     state = Round(
         n_runs=len(done),
         flops=plan.flops,
         hours=plan.seconds / _HOUR,
         phi=phi,
         half_width=half,
-        expected=expected,
+        expected=now if np.isfinite(now) else None,
         added=0,
-        reached=half is not None and half <= goal.half_width,
+        reached=half is not None and max(half, now) <= goal.half_width,
         why="",
     )
     if state.reached:
         return replace(state, why=f"as narrow as the ± {goal.half_width:g} wanted"), plan
-    ratio = 1.0 if half is None else float(np.clip(half / expected, *_RATIO))
+    ratio = 1.0 if half is None else float(np.clip(half / now, 1.0, _WIDER))
+    aim = min(goal.half_width / ratio, _PROGRESS * now)
     left = _left(plan, goal.wish)
     if isinstance(left, str):
         return replace(state, why=left), plan
     try:
         rest = plan_for(
             plan.spec,
-            replace(left, half_width=goal.half_width / ratio, noises=noises, made=runs),
+            replace(left, half_width=aim, noises=noises, made=runs),
             told.fits,
         )
     except InputError as error:
