@@ -79,7 +79,7 @@ def design(wish: str) -> Sweep:
     fits = supposed()
     recipe = Recipe(name="baseline", recurrences=(1, 2, 4, 8))
     budgets = tuple(Budget(flops=flops) for flops in BUDGETS)
-    cells = candidate_cells(recipe, budgets, Shape(), fits[0], DEVICES["h100"])
+    cells = candidate_cells((recipe,), budgets, Shape(), fits[0], DEVICES["h100"])
     candidates = candidates_of(cells)
     choice = cheapest(
         worlds(candidates, fits, noises=NOISES),

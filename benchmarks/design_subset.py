@@ -8,29 +8,32 @@ grid (`planning.worlds.prior`), but never the loss of one run apart from another
 of least predicted variance at 1% of the FLOPs, each run at most once. Then φ is fitted from the
 chosen runs alone. Both estimators and both laws are printed, whatever they give.
 
---delta: Δφ of both probes at 2% of the FLOPs of the baseline and the probe together. Three fifths
-of it buys the baseline's design for φ; the rest buys the probe's looped runs that narrow its φ
-most beside the r = 1 runs already chosen. First what these can resolve, then what they say.
+--delta: Δφ of both probes at 2% of the FLOPs of the baseline and the probe together, by the design
+for Δφ that `isodepth plan --target-ci` makes of two recipes. What the runs can resolve is printed
+beside what they say, by separate laws and by one.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 import isodepth
+from isodepth.fitting import Fit
 from isodepth.fitting.problem import Conventions
+from isodepth.laws import Integers
 from isodepth.planning.choice import best_for
-from isodepth.planning.design import Limits, exact
-from isodepth.planning.power import borrowed, priced_runs, resolution
-from isodepth.planning.worlds import NOISES, prior, worlds
+from isodepth.planning.contrast import contrast, resolution
+from isodepth.planning.design import Limits
+from isodepth.planning.power import priced_runs
+from isodepth.planning.worlds import NOISES, PRIOR_LAWS, Candidates, prior, worlds
 from isodepth.recipes.pair import fit_pair, pair_of
 
 SHARE = 0.01
 SHARE_OF_BOTH = 0.02
-BASELINE_PART = 0.6
 RESAMPLES = 1000
 
 
@@ -77,37 +80,26 @@ def delta(probe: str) -> None:
     """Choose runs of the baseline and one probe, say what they resolve, and fit them."""
     table = isodepth.load_runs("published")
     base, both = table.of_recipe("baseline")[0], table.of_recipe(probe)[0]
-    own = both[both["recipe"] == probe]
+    rows = pd.concat([base, both[both["recipe"] == probe]])
+    candidates = replace(priced_runs(rows), second=(rows["recipe"] == probe).to_numpy())
     fits = prior("published", recipe="baseline")
-    total = base["flops"].sum() + own["flops"].sum()
-    flops, limits = SHARE_OF_BOTH * total, Limits(max_replicates=1)
-    first = priced_runs(base)
-    counts = exact(
-        worlds(first, fits, noises=NOISES), first.flops, BASELINE_PART * flops, limits=limits
-    )
-    chosen = base[counts > 0]
-    unlooped = chosen[chosen["recurrences"] == 1]
-    rows = pd.concat([unlooped, own])
-    second = priced_runs(rows)
-    held = (rows["recurrences"] == 1).to_numpy().astype(int)
-    # the r = 1 runs are paid for
-    cost = np.where(held == 1, second.flops.min() * 1e-6, second.flops)
-    left = flops - chosen["flops"].sum()
-    counts = exact(worlds(second, fits, noises=NOISES), cost, left, limits=limits, fixed=held)
-    probed = rows[counts > 0]
-    layout = borrowed(chosen, probed)
-    runs = pd.concat([chosen, probed[probed["recipe"] == probe]])
+    total = rows["flops"].sum()
+    counts = chosen_for(candidates, fits, SHARE_OF_BOTH * total)
+    runs = rows[counts > 0]
     print(
         f"\n{probe}: {len(runs)} runs, {runs['flops'].sum():.3g} FLOPs, "
         f"{runs['flops'].sum() / total:.2%} of {total:.3g}"
     )
     for recipe, part in runs.groupby("recipe"):
-        names = [f"r{r.recurrences:g} {r.budget_flops:.3g} w{r.width:g}" for r in part.itertuples()]
+        names = [f"r{r.recurrences} {r.budget_flops:.3g} w{r.width}" for r in part.itertuples()]
         print(f"  {recipe}: {', '.join(names)}")
-    supposed = worlds(layout.candidates, fits, noises=NOISES)
-    for law in ("additive", "coupled"):
-        for method in ("separate", "joint"):
-            able = resolution(supposed, layout, joint=method == "joint")
+    bought = replace(
+        candidates.only(counts > 0), second=(runs["recipe"] == probe).to_numpy(dtype=bool)
+    )
+    separate = contrast(bought, fits, noises=NOISES)
+    for law in PRIOR_LAWS:
+        for method, supposed in (("separate", separate), ("joint", separate.joint)):
+            able = resolution(supposed, np.ones(len(runs)))
             conventions = Conventions(law=law)
             pair = pair_of(isodepth.load_runs(runs), "baseline", probe, conventions)
             draws = pair.draw(RESAMPLES, 0)
@@ -116,10 +108,32 @@ def delta(probe: str) -> None:
             missing = f", not told: {found.missing}" if found.missing else ""
             whole = fit_pair(pair_of(table, "baseline", probe, conventions), method, None)[0]
             print(
-                f"  {law} {method}: can resolve {able.smallest:.3f}; Δφ {found.delta:+.3f} "
-                f"[{low:+.3f}, {high:+.3f}] by {draws.unit}{missing}; all runs {whole.delta:+.3f}",
+                f"  {law} {method}: expected ± {able.half_width:.3f}, can resolve "
+                f"{able.smallest:.3f}; Δφ {found.delta:+.3f} [{low:+.3f}, {high:+.3f}] by "
+                f"{draws.unit}{missing}; all runs {whole.delta:+.3f}",
                 flush=True,
             )
+
+
+def chosen_for(candidates: Candidates, fits: list[Fit], flops: float) -> Integers:
+    """Counts of the runs of least predicted variance of Δφ, each at most once.
+
+    Chosen again without the probe's runs of budgets where it has none, as `isodepth plan` does.
+    """
+    assert candidates.second is not None
+    offered = np.ones(candidates.flops.size, dtype=bool)
+    counts = np.zeros(offered.size, dtype=int)
+    while True:
+        some = replace(candidates.only(offered), second=candidates.second[offered])
+        supposed = contrast(some, fits, noises=NOISES)
+        choice = best_for(supposed, some, flops, limits=Limits(max_replicates=1), check_share=0.0)
+        counts[:] = 0
+        counts[offered] = choice.counts
+        used = candidates.budget_flops[candidates.second & (counts > 0)]
+        left = offered & (~candidates.second | np.isin(candidates.budget_flops, used))
+        if (left == offered).all():
+            return counts
+        offered = left
 
 
 def report(chosen: pd.DataFrame) -> None:

@@ -9,15 +9,14 @@ from scipy import stats
 
 from isodepth import fit
 from isodepth.cli import main
+from isodepth.planning.contrast import difference, noncentrality, one_law, resolution
 from isodepth.planning.design import continuous
 from isodepth.planning.power import (
     borrowed,
     d_optimal,
     layout_curve,
-    noncentrality,
     priced_runs,
     repeated,
-    resolution,
 )
 from isodepth.planning.worlds import worlds
 
@@ -39,6 +38,10 @@ def of(law, candidates):
     return worlds(candidates, [law], noises=(NOISE,))
 
 
+def resolved(law, layout, way=difference):
+    return resolution(way(of(law, layout.candidates), *layout.members), layout.once)
+
+
 @pytest.mark.parametrize("freedom", [3, 10, 40])
 def test_the_smallest_difference_is_told_in_four_sweeps_of_five(freedom):
     t = stats.t.ppf(0.975, freedom)
@@ -52,7 +55,7 @@ def test_recipes_that_share_nothing_add_their_variances(runs, law):
     frame = runs.used
     layout = borrowed(frame, frame.set_index(frame.index + len(frame)))
     assert layout.in_baseline.sum() == layout.in_recipe.sum() == layout.in_baseline.size / 2
-    found = resolution(of(law, layout.candidates), layout, joint=False)
+    found = resolved(law, layout)
     own = of(law, priced_runs(frame)).variance(np.ones(len(frame)))
     t = stats.t.ppf(0.975, 2 * len(frame) - 12)
     assert found.half_width == pytest.approx(t * np.sqrt(2 * own))
@@ -64,11 +67,11 @@ def test_one_law_for_both_makes_of_each_pair_of_runs_a_paired_difference(runs, l
     frame = runs.used
     layout = repeated(frame)
     there = of(law, layout.candidates)
-    found = resolution(there, layout, joint=True)
+    found = resolved(law, layout, one_law)
     slope = there.rows[0, :, -1][layout.in_baseline]
     t = stats.t.ppf(0.975, layout.in_baseline.size - 7)
     assert found.half_width == pytest.approx(t * np.sqrt(2 / (slope**2).sum()), rel=1e-6)
-    assert found.half_width < resolution(there, layout, joint=False).half_width
+    assert found.half_width < resolved(law, layout).half_width
 
 
 def test_shared_runs_cancel_as_in_simulated_fits(runs, law):
@@ -80,13 +83,13 @@ def test_shared_runs_cancel_as_in_simulated_fits(runs, law):
         for used in (layout.in_baseline, layout.in_recipe)
     ]
     t = stats.t.ppf(0.975, layout.in_baseline.size - 12)
-    found = resolution(there, layout, joint=False)
+    found = resolved(law, layout)
     assert found.half_width == pytest.approx(t * np.std(phi[1] - phi[0]), rel=0.02)
 
 
 def test_too_few_runs_resolve_nothing(runs, law):
     layout = repeated(runs.used.iloc[[0, 1, 2, 20, 21, 22]])
-    assert resolution(of(law, layout.candidates), layout, joint=False).smallest == np.inf
+    assert resolved(law, layout).smallest == np.inf
 
 
 def test_d_optimal_shares_meet_the_equivalence_theorem(runs, law):

@@ -39,14 +39,14 @@ def plan(*arguments, law, out):
 def test_candidates_are_runs_that_can_be_trained_fairly(law):
     recipe = Recipe(name="baseline", recurrences=(1, 8))
     budgets = (Budget(flops=1e18), Budget(flops=1e19))
-    found = candidate_cells(recipe, budgets, Shape(), law[0], DEVICES["h100"])
+    found = candidate_cells((recipe,), budgets, Shape(), law[0], DEVICES["h100"])
     assert {(c.budget_flops, c.recurrences) for c in found} == {
         (flops, r) for flops in (1e18, 1e19) for r in (1, 8)
     }
     assert all(abs(c.flops / c.budget_flops - 1) <= 0.005 and c.width % 128 == 0 for c in found)
     assert len({c.name for c in found}) == len(found)
     given = candidate_cells(
-        recipe, (Budget(flops=1e18, widths=(512, 600)),), Shape(), law[0], DEVICES["h100"]
+        (recipe,), (Budget(flops=1e18, widths=(512, 600)),), Shape(), law[0], DEVICES["h100"]
     )
     assert [(c.recurrences, c.width) for c in given] == [(1, 512), (8, 512)]
 
@@ -55,13 +55,13 @@ def test_a_model_larger_than_memory_is_no_candidate(law):
     recipe = Recipe(name="baseline", recurrences=(1, 8))
 
     def widest(device):
-        found = candidate_cells(recipe, (Budget(flops=1e20),), Shape(), law[0], device)
+        found = candidate_cells((recipe,), (Budget(flops=1e20),), Shape(), law[0], device)
         return max(cell.width for cell in found if cell.recurrences == 1)
 
     # 16 bytes a parameter, 20 blocks of 12 d²: 3.84e3 d² bytes, so that 24 GB end near width 2,200
     assert widest(processor("h100", memory_gb=24)) < 2300 < widest(DEVICES["h100"])
     with pytest.raises(InputError, match="does not fit the memory of h100"):
-        candidate_cells(recipe, (Budget(flops=1e23),), Shape(), law[0], DEVICES["h100"])
+        candidate_cells((recipe,), (Budget(flops=1e23),), Shape(), law[0], DEVICES["h100"])
 
 
 def test_memory_is_that_of_the_largest_micro_batch_that_fits():
@@ -83,7 +83,12 @@ def test_widths_are_multiples_of_what_is_asked_for(law):
 
     def widths(multiple):
         found = candidate_cells(
-            recipe, (Budget(flops=1e19),), Shape(), law[0], DEVICES["h100"], width_multiple=multiple
+            (recipe,),
+            (Budget(flops=1e19),),
+            Shape(),
+            law[0],
+            DEVICES["h100"],
+            width_multiple=multiple,
         )
         return {cell.width for cell in found}
 
@@ -212,7 +217,6 @@ def test_where_time_is_spent_fast_widths_are_worth_more(law, tmp_path):
         (("--target-ci", 0.1, "--check-share", 1), "must lie from 0 to 1"),
         (("--target-ci", 0.1, "--seeds", 2), "no --adaptive or seeds"),
         (("--target-ci", 0.1, "--n-widths", 4), "no part in a design"),
-        (("--target-ci", 0.1, "--recipes", "baseline", "truncated_bptt"), "for one recipe"),
         (("--target-ci", 0.1, "-r", 2, 4), "r = 1 and at a larger r"),
         (("--max-runs", 12), "--max-runs is for designs: give --target-ci"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -25,7 +27,7 @@ from isodepth.planning.worlds import Candidates
 
 
 def candidate_cells(
-    recipe: Recipe,
+    recipes: tuple[Recipe, ...],
     budgets: tuple[Budget, ...],
     shape: Shape,
     law: Fit,
@@ -34,6 +36,8 @@ def candidate_cells(
     width_multiple: int | None = None,
 ) -> list[Cell]:
     """Every r × budget × width that can be trained fairly, in that order of nesting.
+
+    Recipes after the first share its r = 1 runs and have none of their own.
 
     Widths: the budget's own, else the multiples of the head size from 0.55 to 1.7 of the optimum
     that `law` expects of that r, outside which no published run has tried the law; in either case
@@ -44,13 +48,16 @@ def candidate_cells(
     """
     found: list[Cell] = []
     problems: list[str] = []
+    looped = tuple(
+        replace(one, recurrences=tuple(r for r in one.recurrences if r > 1)) for one in recipes[1:]
+    )
     unit = shape.head_size if width_multiple is None else width_multiple
     if unit < 1 or unit % shape.head_size:
         raise InputError(
             f"widths that are multiples of {unit} don't fit heads of {shape.head_size}"
         )
     for budget in budgets:
-        for _, r in budget.arms((recipe,)):
+        for recipe, r in budget.arms((recipes[0], *looped)):
             try:
                 widths = budget.widths or _widths(law, recipe, r, budget.flops, shape, unit)
             except InputError as error:
@@ -73,8 +80,9 @@ def candidate_cells(
                     problems.append(f"{cell.name} does not fit the memory of {device.name}")
                 else:
                     found.append(cell)
-    levels = {cell.recurrences for cell in found}
-    if 1 not in levels or len(levels) < 2:
+    levels = {(cell.recipe.name, cell.recurrences > 1) for cell in found}
+    wanted = {(recipes[0].name, False), *((one.name, True) for one in recipes)}
+    if not wanted <= levels:
         raise InputError(
             ["φ needs runs at r = 1 and at a larger r, and none is possible", *problems[:5]]
         )

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from isodepth.errors import InputError
-from isodepth.laws import Array, Integers
+from isodepth.laws import Array, Bools, Integers
 from isodepth.planning.design import (
     LEVEL,
     USELESS,
@@ -165,11 +165,12 @@ def _checks(
     cost = candidates.cost
     telling = worlds.sensitivity(counts) / cost
     held = np.zeros_like(counts)
-    for level, there in _levels(candidates):
-        used = set(level[counts + held > 0].tolist()) | set(there.tolist())
-        missing = ~np.isin(level, list(used)) & (cost <= spend - held @ cost)
-        if len(used) < _LEAST_LEVELS and missing.any():
-            held[np.argmax(np.where(missing, telling, -1.0))] += 1
+    for _, mine, made in _fitted(candidates):
+        for level, there in zip(_levels(candidates), _made_levels(made), strict=True):
+            used = np.union1d(level[(counts + held > 0) & mine], there)
+            missing = mine & ~np.isin(level, used) & (cost <= spend - held @ cost)
+            if used.size < _LEAST_LEVELS and missing.any():
+                held[np.argmax(np.where(missing, telling, -np.inf))] += 1
     fixed = held.copy()
     full = limits.max_replicates or _LEAST_REPLICATES
     for i in np.argsort(np.where(counts > 0, cost, np.inf), kind="stable")[:_LEAST_REPLICATES]:
@@ -183,36 +184,55 @@ def _checks(
 
 def _unmet(candidates: Candidates, counts: Integers) -> tuple[str, ...]:
     used = counts > 0
-    r, budgets = (np.union1d(x[used], there) for x, there in _levels(candidates))
     found = []
-    if r.size < _LEAST_LEVELS:
-        found.append(
-            f"whether m(r) = r^φ: runs at r = {_listed(r)} only, so that another form fits as well"
+    for of, mine, made in _fitted(candidates):
+        r, budgets = (
+            np.union1d(level[used & mine], there)
+            for level, there in zip(_levels(candidates), _made_levels(made), strict=True)
         )
-    if budgets.size < _LEAST_LEVELS:
-        found.append(
-            f"whether φ drifts with the budget: {budgets.size} budget(s) only, "
-            f"{_listed(budgets)} FLOPs"
-        )
-    else:
-        found.append(
-            f"φ outside {budgets[0]:.3g} to {budgets[-1]:.3g} FLOPs a run: beyond them the law is "
-            "extrapolated"
-        )
+        if r.size < _LEAST_LEVELS:
+            found.append(
+                f"whether m(r) = r^φ{of}: runs at r = {_listed(r)} only, so that another form fits "
+                "as well"
+            )
+        if budgets.size < _LEAST_LEVELS:
+            found.append(
+                f"whether φ{of} drifts with the budget: {budgets.size} budget(s) only, "
+                f"{_listed(budgets)} FLOPs"
+            )
+        else:
+            found.append(
+                f"φ{of} outside {budgets[0]:.3g} to {budgets[-1]:.3g} FLOPs a run: beyond them the "
+                "law is extrapolated"
+            )
     replicates = int(np.maximum(counts - 1, 0).sum()) + _replicates(candidates.made)
     if replicates < _LEAST_REPLICATES:
         found.append("noise apart from the law's misfit: too few replicates")
     return tuple(found)
 
 
-def _levels(candidates: Candidates) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """r and budgets: of the candidates, and of the runs already made."""
+def _fitted(candidates: Candidates) -> list[tuple[str, Bools, Candidates | None]]:
+    """Of every φ: whose it is, which candidates tell it (n,), and the runs made that do.
+
+    A second recipe's φ has r = 1 from the first's runs.
+    """
+    if candidates.second is None:
+        return [("", np.ones(candidates.flops.size, dtype=bool), candidates.made)]
     made = candidates.made
+    known = (None, None) if made is None else tuple(made.only(one) for one in made.members)
+    names = (" of the baseline", " of the recipe")
+    return list(zip(names, candidates.members, known, strict=True))
+
+
+def _levels(candidates: Candidates) -> tuple[Array, Array]:
+    """r (n,) and budgets (n,)."""
+    return candidates.recurrences, candidates.budget_flops
+
+
+def _made_levels(made: Candidates | None) -> tuple[Array, Array]:
+    """r and budgets of the runs already made, of unknown budgets none."""
     none = np.empty(0)
-    return (
-        (candidates.recurrences, none if made is None else made.recurrences),
-        (candidates.budget_flops, none if made is None else made.known_budgets),
-    )
+    return (none, none) if made is None else (made.recurrences, made.known_budgets)
 
 
 def _replicates(made: Candidates | None) -> int:

@@ -26,6 +26,9 @@ _ENOUGH = 0.995  # efficiency at which the continuous search stops
 _ROUNDS, _STEPS = 60, 100
 _FADED = 1e-5  # a share below this part of the largest is left out of a round
 _PROGRESS = 1e-4  # the least relative gain in variance that an exchange is made for
+# The least part of a variance that one more run is taken to leave: what is below is rounding, of
+# runs that can't tell the number at all.
+LEAST_LEFT = 1e-12
 _EXCHANGED = 300  # candidates, the most telling per FLOP, among which whole runs are exchanged
 _ROUNDING = (1.0, 0.6, 0.0)  # shares of the budget rounded down from the continuous optimum
 
@@ -59,6 +62,11 @@ class Worlds:
         Of new runs alone: what is made already is left out.
         """
         return replace(self, rows=self.rows / np.sqrt(cost)[:, None], known=None, n_known=0)
+
+    @property
+    def easier(self) -> Worlds:
+        """A linear model of the same runs whose variance is nowhere above this one's: itself."""
+        return self
 
     @property
     def _ridge(self) -> Array:
@@ -102,6 +110,18 @@ class Worlds:
         solved = np.linalg.solve(self.information(counts), self.target[:, :, None])
         return self.weights @ (self.rows @ solved)[:, :, 0] ** 2
 
+    def after_adding(self, counts: Array | Integers) -> Array:
+        """The average variance (n,) after one more run of each candidate (Sherman–Morrison)."""
+        inverse = np.linalg.inv(self.information(counts))
+        toward = self.rows @ inverse
+        leverage = np.einsum("snp,snp->sn", toward, self.rows)
+        pull = np.einsum("snp,sp->sn", toward, self.target)
+        now = np.einsum("sp,spq,sq->s", self.target, inverse, self.target)
+        return np.asarray(
+            self.weights
+            @ np.maximum(now[:, None] - pull**2 / (1 + leverage), LEAST_LEFT * now[:, None])
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Continuous:
@@ -124,8 +144,18 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
     Multiplicative steps with power ½, monotone for this criterion (Yu 2010, Annals of Statistics
     38, 2593), over the candidates that matter, re-chosen each round by the equivalence theorem:
     with dᵢ the sensitivity per FLOP and Ψ = Σ shareᵢ·dᵢ, no design has a variance below
-    Ψ·(Ψ / max dᵢ), because 1/Ψ is concave in M.
+    Ψ·(Ψ / max dᵢ), because 1/Ψ is concave in M. Where the worlds are no linear model (`contrast`)
+    the same steps are a search, and the bound is that of the easier model.
     """
+    found = _shared_out(worlds, cost)
+    if worlds.easier is worlds:
+        return found
+    bound = _shared_out(worlds.easier, cost)
+    efficiency = bound.variance_times_flops * bound.efficiency / found.variance_times_flops
+    return replace(found, efficiency=min(efficiency, 1.0))
+
+
+def _shared_out(worlds: Worlds, cost: Array) -> Continuous:
     per_flop = worlds.per_flop(cost)
     n = cost.size
     shares = np.full(n, 1.0 / n)
@@ -134,7 +164,7 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
         some = per_flop.only(active)
         part = shares[active] / shares[active].sum()
         for _ in range(_STEPS):
-            part = part * np.sqrt(some.sensitivity(part))
+            part = part * np.sqrt(np.maximum(some.sensitivity(part), 0.0))
             part /= part.sum()
         shares = np.zeros(n)
         shares[active] = part
@@ -157,11 +187,14 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
 def least_cost(worlds: Worlds, cost: Array, counts: Integers) -> float:
     """A cost below which no new runs, split ones allowed, give the variance of `counts` (n,).
 
-    1/Ψ is concave in M, so for any design w, Σ wᵢsᵢ ≥ Σ countsᵢsᵢ is needed, s the sensitivity at
-    `counts`; that costs at least Σ countsᵢsᵢ / max(sᵢ/costᵢ).
+    1/Ψ of the easier model is concave in M, so that a design w whose Ψ is at most the variance v
+    of `counts` needs Σ wᵢsᵢ ≥ Σ countsᵢsᵢ + Ψ²/v − Ψ, with Ψ and its sensitivity s at `counts`;
+    that costs at least the same over max(sᵢ/costᵢ).
     """
-    slope = worlds.sensitivity(counts)
-    return float(counts @ slope / (slope / cost).max())
+    model = worlds.easier
+    slope, value = model.sensitivity(counts), model.variance(counts)
+    needed = float(counts @ slope) + value**2 / worlds.variance(counts) - value
+    return max(needed, 0.0) / float((slope / cost).max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +275,7 @@ def _exchanged(
         for i in np.flatnonzero(counts > floor):
             fewer = counts - (np.arange(counts.size) == i)
             after = np.where(
-                (cost <= left + cost[i]) & (fewer < full), after_adding(worlds, fewer), np.inf
+                (cost <= left + cost[i]) & (fewer < full), worlds.after_adding(fewer), np.inf
             )
             j = int(np.argmin(after))
             if after[j] < best:
@@ -273,16 +306,6 @@ def _filled(
         addable = (cost <= flops - counts @ cost) & (counts < full) & (counts.sum() < most)
         if not addable.any():
             return counts
-        after = after_adding(worlds, counts)
-        gain = np.log(worlds.variance(counts) / np.maximum(after, 1e-300)) / cost
+        after = worlds.after_adding(counts)
+        gain = np.log(worlds.variance(counts) / after) / cost
         counts[np.argmax(np.where(addable, gain, -np.inf))] += 1
-
-
-def after_adding(worlds: Worlds, counts: Integers) -> Array:
-    """The average variance (n,) after one more run of each candidate (Sherman–Morrison)."""
-    inverse = np.linalg.inv(worlds.information(counts))
-    toward = worlds.rows @ inverse
-    leverage = np.einsum("snp,snp->sn", toward, worlds.rows)
-    pull = np.einsum("snp,sp->sn", toward, worlds.target)
-    now = np.einsum("sp,spq,sq->s", worlds.target, inverse, worlds.target)
-    return worlds.weights @ np.maximum(now[:, None] - pull**2 / (1 + leverage), 0.0)

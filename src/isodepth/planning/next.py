@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isodepth.laws import Array, Integers
-from isodepth.planning.design import Worlds, after_adding
+from isodepth.planning.design import Worlds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ def in_order(
     counts = np.zeros(cost.size, dtype=np.int64)
     steps: list[Step] = []
     while len(steps) < n and (left is None or left.any()):
-        after = np.maximum(after_adding(worlds, counts), 1e-300)
+        after = worlds.after_adding(counts)
         gain = np.log(worlds.variance(counts) / after) / cost
         best = int(np.argmax(gain if left is None else np.where(left > 0, gain, -np.inf)))
         counts[best] += 1

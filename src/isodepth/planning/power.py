@@ -1,17 +1,15 @@
 """What a set of runs can resolve: the smallest Δφ, and interval widths against FLOPs.
 
-Near a supposed law every fitted φ is a weighted sum of the runs' noise, so that the variance of
-Δφ between two recipes follows from the two fits' weights, also where they share runs.
+How Δφ's variance follows from the runs of two recipes is in `contrast`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 
 from isodepth.errors import InputError
 from isodepth.laws import Array, Bools
@@ -20,13 +18,11 @@ from isodepth.planning.choice import best_for
 from isodepth.planning.design import LEVEL, Limits, Worlds, continuous
 from isodepth.planning.worlds import Candidates
 
-POWER = 0.8  # chance that a difference of the size named is told from 0
 _CHECK_SHARE = 0.1  # of the designs drawn, as `plan --target-ci` holds it by default
 _POINTS = 5  # designs drawn below the cheapest layout's FLOPs
 _LEAST_RUNS = 9  # of the cheapest cell that the cheapest design drawn may cost
 _TELLS_NOTHING = 1.0  # a half-width of φ
 _D_STEPS = 500
-_QUANTILES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +32,16 @@ class Layout:
     candidates: Candidates
     in_baseline: Bools  # (n,)
     in_recipe: Bools  # (n,)
+
+    @property
+    def members(self) -> tuple[Bools, Bools]:
+        """Which runs are the baseline's, and which the recipe's."""
+        return self.in_baseline, self.in_recipe
+
+    @property
+    def once(self) -> Array:
+        """(n,) each run counted once."""
+        return np.ones(self.in_baseline.size)
 
 
 def repeated(frame: pd.DataFrame) -> Layout:
@@ -66,92 +72,6 @@ def priced_runs(frame: pd.DataFrame) -> Candidates:
         if name not in frame or frame[name].isna().any():
             raise InputError(f"every run must name its {name}, and some name none")
     return candidates_of_runs(frame)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resolution:
-    """What a layout tells of Δφ, root mean square over the worlds; inf where too few runs."""
-
-    half_width: float  # of Δφ's 95% interval
-    smallest: float  # |Δφ| told from 0 at 95% in 80% of sweeps
-    by_world: dict[str, float]  # smallest, in each kind of world
-
-
-def resolution(worlds: Worlds, layout: Layout, *, joint: bool) -> Resolution:
-    """Of Δφ by separate laws, or by one law for both recipes (`compare --method`).
-
-    worlds: of the layout's candidates; both recipes are supposed to follow each world's law with
-    about the same φ. Student's t with (runs − parameters of both fits) degrees of freedom.
-    """
-    variances = _joint(worlds, layout) if joint else _separate(worlds, layout)
-    fitted = worlds.n_params + 1 if joint else 2 * worlds.n_params
-    freedom = layout.in_baseline.size - fitted
-    errors = np.sqrt(variances)
-    halves = np.array([_quantile(nu) for nu in freedom]) * errors
-    smallest = np.array([noncentrality(nu) for nu in freedom]) * errors
-    kinds = np.array(worlds.names)
-    return Resolution(
-        half_width=_root_mean_square(halves, worlds.weights),
-        smallest=_root_mean_square(smallest, worlds.weights),
-        by_world={
-            kind: _root_mean_square(smallest[kinds == kind], worlds.weights[kinds == kind])
-            for kind in dict.fromkeys(worlds.names)
-        },
-    )
-
-
-def _root_mean_square(values: Array, weights: Array) -> float:
-    return float(np.sqrt(np.average(values**2, weights=weights)))
-
-
-def _quantile(freedom: int) -> float:
-    return float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) if freedom > 0 else float("inf")
-
-
-@cache
-def noncentrality(freedom: int) -> float:
-    """|Δφ| in standard errors that a two-sided t test at 5% tells from 0 with 80% chance.
-
-    The noncentral t distribution, as normal tails averaged over quantiles of the estimated
-    standard error; 2.80 with many degrees of freedom, inf with none.
-    """
-    if freedom <= 0:
-        return float("inf")
-    quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    limits = _quantile(freedom) * np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
-
-    def lacking(delta: float) -> float:
-        told = stats.norm.sf(limits - delta) + stats.norm.cdf(-limits - delta)
-        return float(told.mean()) - POWER
-
-    return float(optimize.brentq(lacking, 0.0, float(limits.max()) + 5.0))
-
-
-def _separate(worlds: Worlds, layout: Layout) -> Array:
-    """Variance (S,) of the difference of two fits that share runs."""
-    weights = _influence(worlds, layout.in_recipe) - _influence(worlds, layout.in_baseline)
-    return np.asarray((weights**2).sum(axis=1))
-
-
-def _influence(worlds: Worlds, used: Bools) -> Array:
-    """(S, n): by how much a run's noise, in its own standard deviation, moves the fitted φ."""
-    solved = np.linalg.solve(worlds.information(used.astype(float)), worlds.target[:, :, None])
-    return np.asarray((worlds.rows @ solved)[:, :, 0] * used)
-
-
-def _joint(worlds: Worlds, layout: Layout) -> Array:
-    """Variance (S,) of the difference of two φ in one law."""
-    of_phi = np.einsum("snp,sp->sn", worlds.rows, worlds.target)
-    own = layout.in_recipe & ~layout.in_baseline
-    rows = np.where(own[:, None], worlds.rows * (1 - worlds.target[:, None]), worlds.rows)
-    both = Worlds(
-        rows=np.concatenate([rows, (of_phi * own)[:, :, None]], axis=2),
-        target=np.concatenate([-worlds.target, np.ones((len(worlds.target), 1))], axis=1),
-        weights=worlds.weights,
-        n_params=worlds.n_params + 1,
-        names=worlds.names,
-    )
-    return both.variances(np.ones(own.size))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 from isodepth.errors import InputError
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.noise import moments
-from isodepth.laws import LAWS, Array, Design, Integers, LawName
+from isodepth.laws import LAWS, Array, Bools, Design, Integers, LawName
 from isodepth.planning.design import USELESS, Worlds
 from isodepth.runs import Runs
 
@@ -34,6 +34,8 @@ class Candidates:
     budget_flops: Array  # (n,) nominal training FLOPs of its iso-FLOP group
     seconds: Array | None = None  # (n,) of one run, where time is what a design is to spend
     made: Candidates | None = None  # runs that are there already, and cost nothing
+    # (n,) the second recipe's runs, r > 1 all of them, where Δφ is wanted; None: one recipe
+    second: Bools | None = None
 
     @property
     def cost(self) -> Array:
@@ -41,15 +43,42 @@ class Candidates:
         return self.flops if self.seconds is None else self.seconds
 
     @property
+    def members(self) -> tuple[Bools, Bools]:
+        """Those (n,) that tell the first recipe's φ, and the second's: its own, and the first's
+        r = 1 runs at its budgets, or all of those where it shares no budget with them (`compare`).
+
+        Raises ValueError where there is one recipe.
+        """
+        if self.second is None:
+            raise ValueError("candidates of one recipe are not shared by two")
+        unlooped = self.recurrences == 1
+        there = unlooped & np.isin(self.budget_flops, self.budget_flops[self.second])
+        return ~self.second, self.second | (there if there.any() else unlooped)
+
+    @property
     def known_budgets(self) -> Array:
         """Nominal training FLOPs of those whose iso-FLOP group is known."""
         return self.budget_flops[np.isfinite(self.budget_flops)]
+
+    def only(self, which: Bools) -> Candidates:
+        """Some of them (n,), as runs to be counted in FLOPs."""
+        return Candidates(
+            recurrences=self.recurrences[which],
+            n_once=self.n_once[which],
+            n_rec=self.n_rec[which],
+            n_inject=self.n_inject[which],
+            tokens=self.tokens[which],
+            flops=self.flops[which],
+            budget_flops=self.budget_flops[which],
+        )
 
     def followed_by(self, more: Candidates) -> Candidates:
         """Both, as runs to be counted in FLOPs."""
 
         def joined(name: str) -> Array:
             return np.concatenate([getattr(self, name), getattr(more, name)])
+
+        two = self.second is not None and more.second is not None
 
         return Candidates(
             recurrences=joined("recurrences"),
@@ -59,6 +88,7 @@ class Candidates:
             tokens=joined("tokens"),
             flops=joined("flops"),
             budget_flops=joined("budget_flops"),
+            second=joined("second").astype(bool) if two else None,
         )
 
 

@@ -75,13 +75,14 @@ class PlanCommand(Wanted, Request):
         from isodepth.sweep.target import recipe_of
 
         own = None if self.fit_file is None else [Fit.load(self.fit_file)]
-        if self.runs is None:
-            return self.wish(NOISES, next_runs=self.next), own or prior("published")
-        made = runs_of(self.runs)
-        if own is not None and self.noise is not None:
-            return self.wish(self.noise, made=made, next_runs=self.next), own
-        told = supposed(made, recipe_of(made, spec))
-        return self.wish(told.noises, made=made, next_runs=self.next), own or told.fits
+        made, laws = None, own
+        noises: tuple[float, ...] = NOISES
+        if self.runs is not None:
+            made = runs_of(self.runs)
+            if own is None or self.noise is None:
+                told = supposed(made, recipe_of(made, spec))
+                noises, laws = told.noises, own or told.fits
+        return self.wish(noises, made=made, next_runs=self.next), laws or prior("published")
 
 
 def show_plan(plan: Plan, *, stderr: bool) -> None:

@@ -63,15 +63,25 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a plan that was made for an interval of φ is expected to give."""
+class Resolves:
+    """What a plan is expected to tell of Δφ."""
 
+    half_width: float  # of the 95% interval
+    smallest: float  # |Δφ| told from 0 at 95% in 80% of sweeps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a plan that was made for an interval of φ, or Δφ, is expected to give."""
+
+    of: Literal["φ", "Δφ"]  # what the interval is of
     target: float | None  # half-width of the 95% interval asked for; None: the narrowest
     at_budget: float | None  # FLOPs at which φ is wanted if it may drift; None: one for all budgets
     half_width: float  # predicted: root mean square over the supposed worlds
+    resolves: dict[str, Resolves]  # Δφ by either method of `compare`; none where φ is wanted
     drift_half_width: (
         float | None
-    )  # predicted, of φ's change for ten times the FLOPs; None: no idea
+    )  # predicted, of φ's change for ten times the FLOPs; None: no idea, or Δφ is wanted
     by_world: dict[str, float]  # the same for each supposed law and noise
     n_candidates: int  # cells that were chosen from
     unit: Literal["FLOPs", "GPU-hours"]  # what the runs were to cost least of
@@ -293,7 +303,8 @@ def load_plan(file: Path) -> Plan:
 
 def _prediction(saved: dict[str, Any]) -> Prediction:
     steps = tuple((str(run), float(half)) for run, half in saved["steps"])
-    return replace(_of(Prediction, saved), steps=steps)
+    resolves = {name: Resolves(**one) for name, one in saved["resolves"].items()}
+    return replace(_of(Prediction, saved), steps=steps, resolves=resolves)
 
 
 def _of(kind: type, values: dict[str, Any]) -> Any:

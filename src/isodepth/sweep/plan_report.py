@@ -52,9 +52,9 @@ def plan_report(plan: Plan) -> RenderableType:
 
 def _steps(plan: Plan, found: Prediction) -> Table:
     """The runs one after the other, with what each is expected to add."""
-    title = f"after the runs that are there, φ ± {found.before:.3f} expected:"
+    title = f"after the runs that are there, {found.of} ± {found.before:.3f} expected:"
     table = Table(title=title, title_justify="left")
-    for name in ("", "next run", "FLOPs", "time", "FLOPs so far", "φ ±"):
+    for name in ("", "next run", "FLOPs", "time", "FLOPs so far", f"{found.of} ±"):
         table.add_column(name, justify="left" if name == "next run" else "right")
     by_name = {run.run_id: run for run in plan.runs}
     total = 0.0
@@ -70,7 +70,7 @@ def _predicted(found: Prediction) -> list[str]:
     worlds = "; ".join(f"{name}: ±{half:.3f}" for name, half in found.by_world.items())
     wanted = "the narrowest" if found.target is None else f"wanted ± {found.target:g}"
     where = "" if found.at_budget is None else f" at {found.at_budget:.3g} FLOPs, drifting or not,"
-    lines = [f"φ{where} ± {found.half_width:.3f} expected (95%; {wanted}): {worlds}"]
+    lines = [f"{found.of}{where} ± {found.half_width:.3f} expected (95%; {wanted}): {worlds}"]
     if found.target is not None and found.half_width > found.target:
         needed = "" if found.needed is None else f", which takes {found.needed:.3g} {found.unit}"
         lines.append(
@@ -85,10 +85,18 @@ def _predicted(found: Prediction) -> list[str]:
         f"{found.n_candidates} cells' designs does it below {found.bound:.3g} {found.unit}",
         *(f"  supposed: {assumption}" for assumption in found.assumptions),
         *(f"  it can't tell {what}" for what in found.cannot_tell),
-        "  "
-        + (
-            "it can't tell any drift of φ with the budget"
-            if found.drift_half_width is None
-            else f"a drift of φ it tells to ± {found.drift_half_width:.2g} for ten times the FLOPs"
-        ),
+        *(f"  {line}" for line in _more(found)),
     ]
+
+
+def _more(found: Prediction) -> list[str]:
+    """What the same runs tell of a drift, or of a smallest Δφ."""
+    if found.resolves:
+        return [
+            f"by `isodepth compare --method {name}`: Δφ ± {one.half_width:.3f}, told from 0 where "
+            f"it is {one.smallest:.3f} or more (95%, in 80% of sweeps)"
+            for name, one in found.resolves.items()
+        ]
+    if found.drift_half_width is None:
+        return ["it can't tell any drift of φ with the budget"]
+    return [f"a drift of φ it tells to ± {found.drift_half_width:.2g} for ten times the FLOPs"]

@@ -13,7 +13,8 @@ from isodepth.errors import InputError
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
-    from isodepth.planning.power import Curve, Resolution
+    from isodepth.planning.contrast import Resolution
+    from isodepth.planning.power import Curve
     from isodepth.runs import Runs
 
 
@@ -75,6 +76,7 @@ def power_of(
     fits: the supposed laws (`planning.worlds.prior`). noises: of the log loss.
     Raises InputError for a source that can't be read, or whose runs name no FLOPs and budget.
     """
+    from isodepth.planning.contrast import difference, one_law, resolution
     from isodepth.planning.power import (
         borrowed,
         d_optimal,
@@ -82,7 +84,6 @@ def power_of(
         layout_curve,
         priced_runs,
         repeated,
-        resolution,
         split_curve,
     )
     from isodepth.planning.worlds import worlds
@@ -135,8 +136,8 @@ def power_of(
         n_runs=layout.in_baseline.size,
         flops=float(layout.candidates.flops.sum()),
         phi_half_width=_finite(half),
-        separate=resolution(both, layout, joint=False),
-        joint=resolution(both, layout, joint=True),
+        separate=resolution(difference(both, *layout.members), layout.once),
+        joint=resolution(one_law(both, *layout.members), layout.once),
         curves=tuple(curves),
         ratios=ratios,
         assumptions=_assumptions(fits, noises, recipe),

@@ -76,6 +76,12 @@ class Round:
 def first_batch(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
     """The first runs, from supposed laws. Raises InputError as `plan_for`."""
     assert wish.half_width is not None
+    if len(spec.recipes) > 1:
+        names = ", ".join(recipe.name for recipe in spec.recipes)
+        raise InputError(
+            f"rounds are for φ of one recipe, not for {names}: choose by --recipes; "
+            "`isodepth plan` designs for Δφ"
+        )
     few = None if wish.max_runs is None else max(wish.max_runs // 2, _LEAST_FIRST)
     small = replace(
         wish,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit
+from isodepth.laws import Bools, Integers
 from isodepth.planning.candidates import candidate_cells, candidates_of, candidates_of_runs
 from isodepth.planning.choice import Choice, best_for, cheapest, choice_of
+from isodepth.planning.contrast import contrast, resolution
 from isodepth.planning.design import Limits, Worlds
 from isodepth.planning.grid import Cell
 from isodepth.planning.next import Step, in_order
 from isodepth.planning.worlds import Candidates, drift_half_width, worlds
 from isodepth.runs import Runs
-from isodepth.sweep.plan import Plan, Prediction, plan_of_cells
+from isodepth.sweep.plan import Plan, Prediction, Resolves, plan_of_cells
 from isodepth.sweep.spec import Spec
 
 _HOUR = 3600.0  # seconds
@@ -26,7 +29,7 @@ _HOUR = 3600.0  # seconds
 class Wish:
     """What is wanted of a design, and what it may cost; at least one of the first three."""
 
-    half_width: float | None  # of φ's 95% interval; None: the narrowest
+    half_width: float | None  # of the 95% interval of φ, or of Δφ; None: the narrowest
     at_budget: float | None  # FLOPs at which φ is wanted if it may drift; None: one φ for all
     gpu_hours: float | None  # of the spec's device, new runs together; None: FLOPs are saved
     next_runs: int | None = None  # instead of both: that many, each the best after those before
@@ -50,35 +53,43 @@ class Wish:
 
 
 def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
-    """The cheapest plan whose predicted 95% interval for φ is as narrow as wished.
+    """The cheapest plan whose predicted 95% interval for φ, or Δφ, is as narrow as wished.
 
     Cheapest in training FLOPs, or in hours of the device where the wish limits those. Where the
     limits can't give the interval, the plan is the narrowest within them, and its prediction says
     so. Of `wish.made`, finished runs count; a size and budget that failed or diverged is not tried
     again. fits: the supposed laws (`planning.worlds.prior`), the first of which places the widths
     of budgets that name none.
-    Raises InputError for a spec of several recipes, adaptive or with replicates of its own, where
-    no choice of runs within the limits can tell φ, and where the runs made give the interval.
+    Δφ is that of the spec's second recipe, which shares the r = 1 runs of the first.
+    Raises InputError for a spec of more recipes than wished for, adaptive or with replicates of its
+    own, where no choice of runs within the limits can tell φ, and where the runs made give the
+    interval.
     """
     _check(spec, wish)
     device = spec.processor
-    made = None if wish.made is None else wish.made.of_recipe(recipe_of(wish.made, spec))[0]
+    made = {} if wish.made is None else _made(wish.made, spec)
     cells = candidate_cells(
-        spec.recipes[0],
+        spec.recipes,
         spec.budgets,
         spec.shape,
         fits[0],
         device,
         width_multiple=wish.width_multiple,
     )
-    if made is not None:
+    if made:
         cells = [cell for cell in cells if (_same(cell, made)["status"] == "done").all()]
-    candidates = candidates_of(cells, timed_on=None if wish.gpu_hours is None else device)
-    if made is not None:
-        done = made[made["status"] == "done"]
-        candidates = replace(candidates, made=candidates_of_runs(done))
-    found = _choose(wish, candidates, fits)
-    seeds = [0 if made is None else _first_seed(cell, made) for cell in cells]
+    while True:
+        candidates = candidates_of(cells, timed_on=None if wish.gpu_hours is None else device)
+        if len(spec.recipes) == 2:
+            candidates = replace(candidates, second=_second(cells, spec))
+        if made:
+            candidates = replace(candidates, made=_known(made, spec))
+        found = _choose(wish, candidates, fits)
+        fewer = _sharing(cells, candidates, found.choice)
+        if len(fewer) == len(cells):
+            break
+        cells = fewer
+    seeds = [_first_seed(cell, made) if made else 0 for cell in cells]
     chosen = [
         replace(cell, seed=seed)
         for cell, first, count in zip(cells, seeds, found.choice.counts, strict=True)
@@ -90,24 +101,72 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
     )
 
 
+def _made(runs: Runs, spec: Spec) -> dict[str, pd.DataFrame]:
+    """Every run made of each of the spec's recipes, by the spec's name of it."""
+    baseline = recipe_of(runs, spec)
+    found = {spec.recipes[0].name: runs.of_recipe(baseline)[0]}
+    for other in spec.recipes[1:]:
+        if other.name == baseline:
+            raise InputError(f"{runs.source} holds {other.name} only, and no baseline for it")
+        found[other.name] = runs.frame[runs.frame["recipe"] == other.name]
+        if (found[other.name]["recurrences"] == 1).any():
+            raise InputError(
+                f"{runs.source}: {other.name} has r = 1 runs of its own, and a design for Δφ "
+                "supposes that it shares the baseline's"
+            )
+    return found
+
+
+def _known(made: dict[str, pd.DataFrame], spec: Spec) -> Candidates:
+    """What the finished ones tell."""
+    every = pd.concat(made.values())
+    second = np.repeat(np.arange(len(made)), [len(rows) for rows in made.values()]) == 1
+    done = (every["status"] == "done").to_numpy()
+    found = candidates_of_runs(every[done])
+    return replace(found, second=second[done]) if len(spec.recipes) == 2 else found
+
+
+def _second(cells: list[Cell], spec: Spec) -> Bools:
+    return np.array([cell.recipe.name == spec.recipes[1].name for cell in cells])
+
+
+def _sharing(cells: list[Cell], candidates: Candidates, choice: Choice) -> list[Cell]:
+    """The cells without the second recipe's at budgets where the choice has none of its runs.
+
+    `compare` lends it r = 1 runs of its own budgets only; a choice that counts on others is made
+    again without those budgets.
+    """
+    if candidates.second is None:
+        return cells
+    used = candidates.budget_flops[candidates.second & (choice.counts > 0)].tolist()
+    if candidates.made is not None and candidates.made.second is not None:
+        used += candidates.made.budget_flops[candidates.made.second].tolist()
+    return [
+        cell
+        for cell, second in zip(cells, candidates.second, strict=True)
+        if not second or np.isclose(cell.budget_flops, used).any()
+    ]
+
+
 def recipe_of(runs: Runs, spec: Spec) -> str:
     """What the table calls the spec's recipe. Raises InputError where that is not clear."""
     name = spec.recipes[0].name
     return runs.choose(name if name in runs.recipes else None)
 
 
-def _same(cell: Cell, made: pd.DataFrame) -> pd.DataFrame:
+def _same(cell: Cell, made: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The runs made of a cell, where the table says so much."""
-    if not {"width", "budget_flops"} <= set(made.columns):
-        return made.iloc[:0]
-    return made[
-        (made["recurrences"] == cell.recurrences)
-        & (made["width"] == cell.width)
-        & np.isclose(made["budget_flops"], cell.budget_flops)
+    rows = made[cell.recipe.name]
+    if not {"width", "budget_flops"} <= set(rows.columns):
+        return rows.iloc[:0]
+    return rows[
+        (rows["recurrences"] == cell.recurrences)
+        & (rows["width"] == cell.width)
+        & np.isclose(rows["budget_flops"], cell.budget_flops)
     ]
 
 
-def _first_seed(cell: Cell, made: pd.DataFrame) -> int:
+def _first_seed(cell: Cell, made: dict[str, pd.DataFrame]) -> int:
     """The first seed that no run made of the cell has."""
     same = _same(cell, made)
     seeds = same["seed"].dropna() if "seed" in same else same["width"].iloc[:0]
@@ -115,9 +174,14 @@ def _first_seed(cell: Cell, made: pd.DataFrame) -> int:
 
 
 def _check(spec: Spec, wish: Wish) -> None:
-    if len(spec.recipes) != 1:
-        names = ", ".join(recipe.name for recipe in spec.recipes)
-        raise InputError(f"a target interval is for one recipe, not {names}: choose by --recipes")
+    names = ", ".join(recipe.name for recipe in spec.recipes)
+    if len(spec.recipes) > 2:
+        raise InputError(
+            f"a target interval is for φ of one recipe or Δφ of two, not {names}: choose by "
+            "--recipes"
+        )
+    if len(spec.recipes) == 2 and wish.at_budget is not None:
+        raise InputError(f"--at-budget is for φ of one recipe, not for Δφ of {names}")
     if spec.adaptive or spec.seeds != 1:
         raise InputError("a target interval chooses widths and replicates: no --adaptive or seeds")
     for name in ("max_runs", "max_replicates"):
@@ -145,16 +209,23 @@ class _Found:
     before: float | None  # half-width that the runs made already give
 
 
+def _worlds(wish: Wish, candidates: Candidates, fits: list[Fit]) -> Worlds:
+    """In which the number wanted is φ, or Δφ."""
+    if candidates.second is None:
+        return worlds(candidates, fits, noises=wish.noises, at_budget=wish.at_budget)
+    return contrast(candidates, fits, noises=wish.noises)
+
+
 def _choose(wish: Wish, candidates: Candidates, fits: list[Fit]) -> _Found:
-    supposed = worlds(candidates, fits, noises=wish.noises, at_budget=wish.at_budget)
+    supposed = _worlds(wish, candidates, fits)
     if candidates.made is None:
         choice, needed = _best(wish, candidates, supposed)
         return _Found(choice=choice, needed=needed, steps=(), before=None)
     before = supposed.half_width(np.zeros(candidates.flops.size))
     if wish.half_width is not None and before <= wish.half_width:
         raise InputError(
-            f"nothing to buy: the {supposed.n_known} runs that are there are expected to give φ ± "
-            f"{before:.3g} already"
+            f"nothing to buy: the {supposed.n_known} runs that are there are expected to give "
+            f"{_wanted(candidates)} ± {before:.3g} already"
         )
     cost = candidates.cost
     if wish.next_runs is not None:
@@ -219,8 +290,10 @@ def _prediction(
     in_flops = wish.gpu_hours is None
     unit = 1.0 if in_flops else _HOUR
     return Prediction(
+        of=_wanted(candidates),
         target=wish.half_width,
         half_width=choice.half_width,
+        resolves=_resolves(wish, candidates, fits, choice.counts),
         by_world=choice.by_world,
         n_candidates=int(candidates.flops.size),
         unit="FLOPs" if in_flops else "GPU-hours",
@@ -231,7 +304,8 @@ def _prediction(
         before=found.before,
         at_budget=wish.at_budget,
         drift_half_width=drift_half_width(candidates, fits, choice.counts, noises=wish.noises)
-        if candidates.made is None or np.isfinite(candidates.made.budget_flops).all()
+        if candidates.second is None
+        and (candidates.made is None or np.isfinite(candidates.made.budget_flops).all())
         else None,
         steps=tuple(steps),
         assumptions=(
@@ -241,6 +315,34 @@ def _prediction(
             "deviation), normal, the same for every run, independent between runs",
             f"estimator: {fits[0].conventions.estimator}; Student's t with runs − parameters "
             "degrees of freedom; small changes of the parameters (delta method)",
+            *(() if candidates.second is None else (_of_two(spec),)),
         ),
         cannot_tell=choice.unmet,
+    )
+
+
+def _wanted(candidates: Candidates) -> Literal["φ", "Δφ"]:
+    """The number that the interval is of."""
+    return "φ" if candidates.second is None else "Δφ"
+
+
+def _resolves(
+    wish: Wish, candidates: Candidates, fits: list[Fit], counts: Integers
+) -> dict[str, Resolves]:
+    """What counts (n,) of the candidates tell of Δφ, by either method of `compare`."""
+    if candidates.second is None:
+        return {}
+    separate = contrast(candidates, fits, noises=wish.noises)
+    found = {"separate": separate, "joint": separate.joint}
+    return {
+        name: Resolves(half_width=one.half_width, smallest=one.smallest)
+        for name, one in ((name, resolution(way, counts)) for name, way in found.items())
+    }
+
+
+def _of_two(spec: Spec) -> str:
+    first, second = (recipe.name for recipe in spec.recipes)
+    return (
+        f"Δφ of {second} against {first}, a law for each (`isodepth compare`); both follow the "
+        f"laws supposed, with about the same φ; {second} shares the r = 1 runs of {first}"
     )

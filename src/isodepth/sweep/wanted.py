@@ -20,7 +20,8 @@ class Wanted(Output):
     """A design for an interval of φ, and its limits."""
 
     target_ci: float | None = None
-    """design: the cheapest runs of one recipe that give φ this closely, half of the 95% interval"""
+    """design: the cheapest runs that give φ of one recipe this closely, half of the 95% interval;
+    `isodepth plan`: or Δφ of two"""
     at_budget: float | None = None
     """design: training FLOPs of a run at which φ is wanted, where it may drift with the budget; by
     default one φ is supposed for all budgets"""
