@@ -19,6 +19,7 @@ import pandas as pd
 from playwright.sync_api import sync_playwright
 
 from isodepth import fit, load_runs
+from isodepth.report.drawn import drawn_of_table
 from isodepth.report.page import fit_page, write_page
 
 COPIES, RUNS, LOADS = 18, 2000, 5
@@ -49,7 +50,8 @@ def main() -> None:
     runs = load_runs(table())
     result = fit(runs, bootstrap=0)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
-        (path,) = write_page(Path(folder), lambda: fit_page(runs, result, "runs.csv"))
+        drawn = drawn_of_table(runs, result)
+        (path,) = write_page(Path(folder), lambda: fit_page(runs, result, drawn, "runs.csv"))
         browser = started.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )

@@ -10,7 +10,8 @@ import pytest
 from isodepth import compare, fit, load_runs
 from isodepth.planning.advice import equivalent_to_width
 from isodepth.recipes.channels import CHANNELS
-from isodepth.report.compare_figures import forest_rows
+from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
+from isodepth.report.forest import forest_rows
 from isodepth.report.page import compare_page, fit_page, sweep_page, write_page
 
 pytest.importorskip("plotly")
@@ -82,7 +83,8 @@ def lines(page):
 @pytest.fixture(scope="module")
 def written(sweep, fitted, tmp_path_factory):
     return write_page(
-        tmp_path_factory.mktemp("page"), lambda: fit_page(sweep, fitted, "table.csv")
+        tmp_path_factory.mktemp("page"),
+        lambda: fit_page(sweep, fitted, drawn_of_table(sweep, fitted), "table.csv"),
     )[0]
 
 
@@ -143,7 +145,11 @@ def read_size(text):
 )
 def test_the_calculator_agrees_with_the_command(opened, sweep, tmp_path, counting, shapes):
     counted = fit(sweep, bootstrap=0, count_injection=counting)
-    page = opened(write_page(tmp_path, lambda: fit_page(sweep, counted, "table.csv"))[0])
+    page = opened(
+        write_page(
+            tmp_path, lambda: fit_page(sweep, counted, drawn_of_table(sweep, counted), "table.csv")
+        )[0]
+    )
     page.fill("#c-width", "1024")
     page.fill("#c-r", "8")
     for injection, lanes, last in shapes:
@@ -189,7 +195,11 @@ def test_text_of_a_run_table_is_only_text(opened, sweep, tmp_path):
     frame.to_csv(path, index=False)
     runs = load_runs(path)
     shown = fit(runs, bootstrap=0)
-    page = opened(write_page(tmp_path, lambda: fit_page(runs, shown, "table.csv"))[0])
+    page = opened(
+        write_page(
+            tmp_path, lambda: fit_page(runs, shown, drawn_of_table(runs, shown), "table.csv")
+        )[0]
+    )
     dot = page.locator("#law-0 .plot").nth(0).locator("path.point").first
     dot.scroll_into_view_if_needed()
     box = dot.bounding_box()
@@ -218,7 +228,12 @@ def traces(page, holder):
 
 def test_a_comparison_shows_every_share_with_its_interval(opened, two, tmp_path):
     runs, result = two
-    page = opened(write_page(tmp_path, lambda: compare_page(runs, [result], "table.csv"))[0])
+    page = opened(
+        write_page(
+            tmp_path,
+            lambda: compare_page(runs, [result], drawn_of_comparisons(runs, [result]), "table.csv"),
+        )[0]
+    )
     for sizes in ("optimal", "equal_size"):
         page.select_option("#sizes", sizes)
         panels = traces(page, "#channels")
@@ -249,7 +264,12 @@ def test_a_comparison_shows_every_share_with_its_interval(opened, two, tmp_path)
 
 def test_a_comparison_shows_verdict_profiles_and_sensitivity(opened, two, tmp_path):
     runs, result = two
-    page = opened(write_page(tmp_path, lambda: compare_page(runs, [result], "table.csv"))[0])
+    page = opened(
+        write_page(
+            tmp_path,
+            lambda: compare_page(runs, [result], drawn_of_comparisons(runs, [result]), "table.csv"),
+        )[0]
+    )
     assert f"probe: {result.verdict}" in page.inner_text("#headlines")
     titles = page.locator("#profile .gtitle").all_text_contents()
     for title, name, phi in zip(
@@ -264,7 +284,12 @@ def test_a_comparison_shows_verdict_profiles_and_sensitivity(opened, two, tmp_pa
 
 def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two, tmp_path):
     runs, result = two
-    page = opened(write_page(tmp_path, lambda: compare_page(runs, [result], "table.csv"))[0])
+    page = opened(
+        write_page(
+            tmp_path,
+            lambda: compare_page(runs, [result], drawn_of_comparisons(runs, [result]), "table.csv"),
+        )[0]
+    )
     page.emulate_media(color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(
@@ -286,9 +311,9 @@ def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two
 def test_a_long_table_says_where_the_rest_is(opened, tmp_path):
     frame = conftest.sweep(noise=0.002, widths=range(256, 256 + 64 * 10, 64)).frame
     runs = load_runs(frame)
-    page = opened(
-        write_page(tmp_path, lambda: fit_page(runs, fit(runs, bootstrap=0), "table.csv"))[0]
-    )
+    shown = fit(runs, bootstrap=0)
+    drawn = drawn_of_table(runs, shown)
+    page = opened(write_page(tmp_path, lambda: fit_page(runs, shown, drawn, "table.csv"))[0])
     assert page.locator("#runs tbody tr").count() == 100
     assert page.inner_text("#count") == (
         "120 of 120 runs, the first 100 shown; all of them: table.csv, in this page's folder"

@@ -47,7 +47,7 @@ def test_fit_leaves_figures_report_and_json(folder):
     names = {p.name for p in out.iterdir()}
     figures = {
         f"{f}.{e}"
-        for f in ("isoflop", "predicted", "residuals", "profile")
+        for f in ("isoflop", "predicted", "residuals", "profile", "sensitivity")
         for e in ("svg", "pdf", "png")
     }
     assert names == figures | {"fit.json", "report-runs.csv", "report.txt", "report.html"}
@@ -56,6 +56,7 @@ def test_fit_leaves_figures_report_and_json(folder):
     svg = (out / "isoflop.svg").read_text(encoding="utf-8")
     for words in ("φ = 0.457", "truncated_bptt: φ = 0.380", "hyperconnections: φ = 0.650"):
         assert words in svg
+    assert "coupled, lsq, regressed" in (out / "sensitivity.svg").read_text(encoding="utf-8")
     assert printed.splitlines()[0] in (out / "report.txt").read_text(encoding="utf-8")
     # the page and `isodepth cite` cite the same
     cited = isodepth("cite").stdout.rstrip()
@@ -221,7 +222,11 @@ def test_compare_prints_verdict_split_and_published_numbers(compared):
 def test_compare_leaves_figures_report_and_json(compared):
     _, out = compared
     names = {p.name for p in (out / "results").iterdir()}
-    figures = {f"{f}.{e}" for f in ("channels", "delta_phi") for e in ("svg", "pdf", "png")}
+    figures = {
+        f"{f}.{e}"
+        for f in ("channels", "delta_phi", "isoflop", "profile", "residuals")
+        for e in ("svg", "pdf", "png")
+    }
     assert names == figures | {"comparison.json", "report-runs.csv", "report.txt", "report.html"}
     data = json.loads((out / "all.json").read_text())
     assert data == json.loads((out / "results" / "comparison.json").read_text())
@@ -232,6 +237,10 @@ def test_compare_leaves_figures_report_and_json(compared):
     svg = (out / "results" / "delta_phi.svg").read_text(encoding="utf-8")
     for words in ("truncated_bptt less baseline", "coupled, lsq, regressed", "one law, κ·r^φ"):
         assert words in svg
+    phi, ci95 = truncated["phi_recipe"], truncated["ci95"]["phi_recipe"]
+    said = f"φ = {phi:.3f} [{ci95[0]:.3f}, {ci95[1]:.3f}]"
+    for figure in ("isoflop.svg", "profile.svg"):
+        assert said in (out / "results" / figure).read_text(encoding="utf-8")
 
 
 def test_runs_go_in_by_a_map_and_out_in_any_kind(tmp_path):
@@ -325,7 +334,7 @@ def test_report_says_why_it_can_not(folder, compared, tmp_path):
         return done.stderr
 
     assert "holds nothing to report" in refused(tmp_path)
-    assert "holds nothing to report" in refused(tmp_path / "nowhere")
+    assert "nowhere: no such folder" in refused(tmp_path / "nowhere")
     shutil.copy(folder[1] / "fit.json", tmp_path)
     assert "report-runs.csv is missing" in refused(tmp_path)
     table = (folder[1] / "report-runs.csv").read_text().splitlines(keepends=True)

@@ -286,6 +286,12 @@ def test_without_width_or_cost_columns_the_rest_remains():
     assert any("needs the column width" in w for w in found.warnings)
 
 
+@pytest.mark.parametrize("asked", [{"vocab": 0}, {"sequence_length": -1}, {"vocab": True}])
+def test_a_vocabulary_or_length_that_no_model_has_is_refused(asked):
+    with pytest.raises(InputError, match="must be a whole number of at least 1"):
+        compare(two_recipes(), recipe="probe", bootstrap=0, **asked)
+
+
 def test_a_vocabulary_that_the_table_contradicts_is_refused():
     found = compare(two_recipes(noise=0.001), recipe="probe", bootstrap=0, vocab=500_000)
     assert found.inference == ()

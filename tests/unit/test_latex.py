@@ -23,7 +23,7 @@ def whole(text):
     assert bare.count("$") % 2 == 0
     assert re.findall(r"\\begin{(\w+)}", text) == ["tabular", "minipage"]
     assert re.findall(r"\\end{(\w+)}", text) == ["tabular", "minipage"]
-    columns = len(re.search(r"\\begin{tabular}{(\w+)}", text)[1])
+    columns = len(re.search(r"\\begin{tabular}{@{}(\w+)@{}}", text)[1])
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     for row in rows:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from isodepth import InputError, compare, fit, load_runs
-from isodepth.report.page_laws import drawn_of_comparisons, drawn_of_fit, law_content
+from isodepth.report.drawn import drawn_of_comparisons, drawn_of_fit
+from isodepth.report.page_laws import law_content
 
 
 @pytest.fixture(scope="module")

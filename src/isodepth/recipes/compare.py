@@ -80,6 +80,9 @@ def compare(
     table = runs if isinstance(runs, Runs) else load_runs(runs)
     if isinstance(bootstrap, bool) or bootstrap < 0 or 0 < bootstrap < 50:
         raise InputError(f"bootstrap = {bootstrap} must be 0 or at least 50 resamples")
+    for name, size in (("vocab", vocab), ("sequence_length", sequence_length)):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InputError(f"{name} = {size!r} must be a whole number of at least 1")
     if method not in get_args(Method):
         raise InputError(f"method {method!r} is not one of {', '.join(get_args(Method))}")
     conventions = Conventions(

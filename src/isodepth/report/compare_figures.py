@@ -1,4 +1,4 @@
-"""Static figures of comparisons: where the loss change comes from, and whether Δφ survives."""
+"""Static figures of comparisons: Δφ, where the loss change comes from, and the laws under them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -14,8 +13,12 @@ from matplotlib.patheffects import withStroke
 
 from isodepth.fitting.result import Interval
 from isodepth.recipes.channels import CHANNELS, Channel
-from isodepth.recipes.result import Alternative, Comparison
+from isodepth.recipes.result import Comparison
 from isodepth.report.drawing import COLOURS, save, style
+from isodepth.report.drawn import Drawn
+from isodepth.report.figures import isoflop_figure, profile_figure, residuals_figure
+from isodepth.report.forest import delta_phi_figure
+from isodepth.runs import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,12 +29,23 @@ _HATCHES = dict(zip(CHANNELS, ("", "///", "..."), strict=True))
 _BAR = 0.72
 
 
-def write_compare_figures(results: Sequence[Comparison], out: Path) -> list[Path]:
-    """The figures of one or several comparisons into `out`; the paths written."""
-    written = save(delta_phi_figure(results), out, "delta_phi")
-    channels = channels_figure(results)
-    if channels is not None:
-        written += save(channels, out, "channels")
+def write_compare_figures(
+    runs: Runs, results: Sequence[Comparison], drawn: Sequence[Drawn], out: Path
+) -> list[Path]:
+    """The figures of one or several comparisons into `out`; the paths written.
+
+    drawn: the laws compared.
+    """
+    written = []
+    for name, figure in (
+        ("delta_phi", delta_phi_figure(results)),
+        ("channels", channels_figure(results)),
+        ("isoflop", isoflop_figure(runs, drawn)),
+        ("profile", profile_figure(drawn)),
+        ("residuals", residuals_figure(drawn)),
+    ):
+        if figure is not None:
+            written += save(figure, out, name)
     return written
 
 
@@ -119,61 +133,3 @@ def _interval(
         # a white edge, so that it is seen on the hatched bars
         edge = [withStroke(linewidth=width + 1.2, foreground="white")]
         axes.plot([x, x], [low, high], color=colour, lw=width, zorder=3, path_effects=edge)
-
-
-def delta_phi_figure(results: Sequence[Comparison]) -> Figure:
-    """Forest plot: Δφ under every choice, a panel a recipe; the comparison's own on top."""
-    found = [forest_rows(result) for result in results]
-    names = list(dict.fromkeys(name for rows in found for name in rows))
-    with style():
-        figure = Figure(
-            figsize=(2.9 * len(results) + 2.4, 0.17 * len(names) + 0.9), layout="constrained"
-        )
-        panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
-        for axes, result, rows in zip(panels, results, found, strict=True):
-            _forest(axes, result, {names.index(name): row for name, row in rows.items()})
-        panels[0].set_yticks(np.arange(len(names)), names)
-        panels[0].set_ylim(len(names) - 0.5, -0.7)
-        figure.supxlabel("Δφ, with 95% intervals", fontsize=8)
-    return figure
-
-
-_Row = tuple[float | None, Interval | None]
-
-
-def forest_rows(result: Comparison) -> dict[str, _Row]:
-    """Δφ and its interval under every choice, by name; the comparison's own first."""
-    c = result.conventions
-    fits = "" if result.method == "separate" else "one law, "
-    own = f"as compared: {fits}{c.law}, {c.estimator}, {c.count_injection}"
-    rows: dict[str, _Row] = {own: (result.delta_phi, result.ci95["delta_phi"])}
-    rows |= {_label(a): (a.delta_phi, a.ci95) for a in result.sensitivity}
-    if result.cost:
-        rows["one law, κ·r^φ"] = (result.cost.delta_phi, result.cost.delta_phi_ci95)
-    return rows
-
-
-def _forest(axes: Axes, result: Comparison, rows: dict[int, _Row]) -> None:
-    title = f"{result.recipe} less {result.baseline}"
-    axes.axvline(0.0, color="0.4", lw=0.8)
-    if result.published:
-        shown = result.published.phi_recipe - result.published.phi_baseline
-        axes.axvline(shown, color=COLOURS[3], lw=1.0, ls="--")
-        title += f"\n(dashed: published, {shown:+.2f})".replace("-", "−")
-    for at, (value, ci95) in rows.items():
-        first = at == min(rows)
-        colour = COLOURS[2] if first else COLOURS[1]
-        if value is None:
-            axes.text(0.0, at, " not identified", va="center", color="0.4")
-            continue
-        if ci95 is not None:
-            axes.plot(ci95, [at, at], color=colour, lw=1.6 if first else 1.0)
-        axes.plot(value, at, marker="D" if first else "o", color=colour)
-    axes.set_title(title)
-
-
-def _label(a: Alternative) -> str:
-    name = f"{a.law}, {a.estimator}, {a.count_injection}"
-    if a.borrowed == "all budgets":
-        return f"{name}, every r = 1 run"
-    return name if a.method == "separate" else f"one law, {name}"

@@ -11,6 +11,7 @@ from isodepth.errors import InputError
 from isodepth.fitting.result import Fit
 from isodepth.recipes.result import Comparison
 from isodepth.report.compare_figures import write_compare_figures
+from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
 from isodepth.report.figures import write_figures
 from isodepth.report.page import compare_page, fit_page, write_page
 from isodepth.runs import Runs, load_runs
@@ -64,6 +65,8 @@ def write_again(out: Path) -> list[Path]:
             f"{out} holds a fit and comparisons, which have one {_REPORT_FILE} between them: "
             "write each with --out to a folder of its own"
         )
+    if not out.is_dir():
+        raise InputError(f"{out}: no such folder")
     if not holds_result(out):
         raise InputError(
             f"{out} holds nothing to report: no {FIT_FILE} (`isodepth fit --out`), no "
@@ -83,15 +86,17 @@ def write_again(out: Path) -> list[Path]:
 def _show_fit(runs: Runs, fit: Fit, out: Path) -> list[Path]:
     report = out / _REPORT_FILE
     report.write_text(fit.report(), encoding="utf-8")
-    page = write_page(out, lambda: fit_page(runs, fit, RUNS_FILE))
-    return [report, *page, *write_figures(runs, fit, out)]
+    drawn = drawn_of_table(runs, fit)
+    page = write_page(out, lambda: fit_page(runs, fit, drawn, RUNS_FILE))
+    return [report, *page, *write_figures(runs, fit, drawn, out)]
 
 
 def _show_comparisons(runs: Runs, results: Sequence[Comparison], out: Path) -> list[Path]:
     report = out / _REPORT_FILE
     report.write_text("\n".join(r.report() for r in results), encoding="utf-8")
-    page = write_page(out, lambda: compare_page(runs, results, RUNS_FILE))
-    return [report, *page, *write_compare_figures(results, out)]
+    drawn = drawn_of_comparisons(runs, results)
+    page = write_page(out, lambda: compare_page(runs, results, drawn, RUNS_FILE))
+    return [report, *page, *write_compare_figures(runs, results, drawn, out)]
 
 
 def _write_runs(runs: Runs, out: Path) -> Path:

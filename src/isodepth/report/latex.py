@@ -123,7 +123,7 @@ def _table(
     return "\n".join(
         [
             r"% \usepackage{amsmath,booktabs}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
             line(heads),
             r"\midrule",
@@ -131,7 +131,7 @@ def _table(
             r"\bottomrule",
             r"\end{tabular}",
             "",
-            rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {note.strip()}"
+            rf"\par\smallskip\noindent\begin{{minipage}}{{\linewidth}}\footnotesize {note.strip()}"
             r"\end{minipage}",
             "",
         ]

@@ -24,13 +24,9 @@ import pandas as pd
 from isodepth.citation import bibtex
 from isodepth.fitting.result import Fit, Interval
 from isodepth.recipes.result import Comparison
-from isodepth.report.compare_figures import forest_rows
-from isodepth.report.page_laws import (
-    drawn_of_comparisons,
-    drawn_of_fit,
-    drawn_of_recipe,
-    law_content,
-)
+from isodepth.report.drawn import Drawn, drawn_of_fit
+from isodepth.report.forest import Row, forest_rows, sensitivity_rows
+from isodepth.report.page_laws import law_content
 from isodepth.report.tables import SYMBOLS, interval_text, size_text
 from isodepth.runs import Runs
 
@@ -70,20 +66,18 @@ def write_page(out: Path, content: Callable[[], dict[str, Any]]) -> list[Path]:
     return [out / PAGE]
 
 
-def fit_page(runs: Runs, fit: Fit, table_file: str) -> dict[str, Any]:
+def fit_page(runs: Runs, fit: Fit, drawn: Sequence[Drawn], table_file: str) -> dict[str, Any]:
     """What the page of a fit shows; other recipes of the table under the same conventions.
 
-    table_file: the run table's file beside the page.
+    drawn: as `drawn_of_table` finds them. table_file: the run table's file beside the page.
     """
-    others = [r for r in runs.recipes if r != fit.recipe and r in set(runs.used["recipe"])]
-    laws = [drawn_of_fit(runs, fit), *(drawn_of_recipe(runs, r, fit.conventions) for r in others)]
     asked = ["fit", fit.source, "--recipe", fit.recipe]
     asked += ["--multiplicity", fit.conventions.multiplicity]
     return {
         "title": f"{fit.recipe}: {_phi_text(fit)}",
         "headlines": [f"{fit.n_runs} runs of {fit.recipe} ({fit.source})"],
         "tables": [_parameters(fit)],
-        "laws": [law_content(runs, law) for law in laws],
+        "laws": [law_content(runs, law) for law in drawn],
         "forests": [_fit_forest(fit)],
         "channels": [],
         "lists": {"Warnings": fit.warnings, "Notes": fit.notes},
@@ -92,8 +86,13 @@ def fit_page(runs: Runs, fit: Fit, table_file: str) -> dict[str, Any]:
     }
 
 
-def compare_page(runs: Runs, results: Sequence[Comparison], table_file: str) -> dict[str, Any]:
-    """What the page of comparisons with one baseline shows; `table_file` as in `fit_page`."""
+def compare_page(
+    runs: Runs, results: Sequence[Comparison], drawn: Sequence[Drawn], table_file: str
+) -> dict[str, Any]:
+    """What the page of comparisons with one baseline shows.
+
+    drawn: as `drawn_of_comparisons` finds them. table_file: as in `fit_page`.
+    """
     first = results[0]
     asked = ["compare", first.source, "--baseline", first.baseline]
     asked += [word for r in results for word in ("--recipe", r.recipe)]
@@ -103,7 +102,7 @@ def compare_page(runs: Runs, results: Sequence[Comparison], table_file: str) -> 
         "title": f"{others} against {first.baseline}",
         "headlines": [f"{r.recipe}: {r.verdict}" for r in results],
         "tables": [_phis(results), *_use(results)],
-        "laws": [law_content(runs, law) for law in drawn_of_comparisons(runs, results)],
+        "laws": [law_content(runs, law) for law in drawn],
         "forests": [_compare_forest(r) for r in results],
         "channels": _channels(results),
         "lists": {
@@ -235,33 +234,17 @@ def _use(results: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _fit_forest(fit: Fit) -> dict[str, Any]:
-    c = fit.conventions
-    own = {
-        "label": f"as fitted: {c.law}, {c.estimator}, {c.count_injection}",
-        "value": fit.phi,
-        "ci95": fit.ci95.get("phi"),
-    }
-    rows = [
-        {
-            "label": f"{a['law']}, {a['estimator']}, {a['count_injection']}",
-            "value": a["phi"],
-            "ci95": a["ci95"],
-        }
-        for a in fit.sensitivity
-    ]
-    return {
-        "recipe": fit.recipe,
-        "of": "φ",
-        "marks": [],
-        "rows": [own, *rows] if rows and fit.phi is not None else [],
-    }
+    rows = _forest_rows(sensitivity_rows(fit))
+    told = fit.phi is not None and len(rows) > 1
+    return {"recipe": fit.recipe, "of": "φ", "marks": [], "rows": rows if told else []}
+
+
+def _forest_rows(rows: dict[str, Row]) -> list[dict[str, Any]]:
+    return [{"label": label, "value": v, "ci95": ci95} for label, (v, ci95) in rows.items()]
 
 
 def _compare_forest(result: Comparison) -> dict[str, Any]:
-    rows = [
-        {"label": label, "value": value, "ci95": ci95}
-        for label, (value, ci95) in forest_rows(result).items()
-    ]
+    rows = _forest_rows(forest_rows(result))
     marks: list[dict[str, Any]] = [{"at": 0.0, "label": "no difference"}]
     if result.published:
         shown = result.published.phi_recipe - result.published.phi_baseline
