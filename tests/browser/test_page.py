@@ -7,7 +7,7 @@ import numpy as np
 import programs
 import pytest
 
-from isodepth import compare, fit, load_runs
+from isodepth import account, compare, fit, load_runs
 from isodepth.planning.advice import equivalent_to_width
 from isodepth.recipes.channels import CHANNELS
 from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
@@ -167,6 +167,38 @@ def test_the_calculator_agrees_with_the_command(opened, sweep, tmp_path, countin
         assert float(shown[3]) == pytest.approx(told.flops_per_token, rel=1e-3)
 
 
+def test_the_calculator_starts_from_the_shape_of_the_runs(opened, tmp_path):
+    shape = {"depth": 10, "prelude": 1, "coda": 1, "vocab": 320, "sequence_length": 64}
+    frame = conftest.sweep(widths=(8, 12, 16, 24)).frame.copy()
+    for row in frame.itertuples():
+        a = account(width=int(row.width), recurrences=int(row.recurrences), **shape)
+        for name in ("n_once", "n_rec", "n_inject", "flops_per_token"):
+            frame.loc[row.Index, name] = getattr(a, name)
+    frame[["budget_flops", "flops"]] *= 3e-7
+    frame["tokens"] = frame["budget_flops"] / frame["flops_per_token"]
+    n = frame["n_once"] + frame["n_inject"] + frame["recurrences"] ** 0.45 * frame["n_rec"]
+    frame["loss"] = 1.6 + 9 * n**-0.25 + 900 * frame["tokens"] ** -0.5 + 0.002 * np.sin(frame.index)
+    runs = load_runs(frame)
+    result = fit(runs, bootstrap=0)
+
+    def content():
+        return sweep_page(
+            runs, [result], [], "t.csv", title="small", said=[], trust=[], command=["isodepth"],
+            vocab=320, sequence_length=64,
+        )  # fmt: skip
+
+    page = opened(write_page(tmp_path, content)[0])
+    fields = {"width": 24, "r": 4, "depth": 10, "outside": 2, "vocab": 320, "tokens": 64}
+    assert {n: int(page.input_value(f"#c-{n}")) for n in fields} == fields
+    own = account(width=24, recurrences=4, **shape)
+    worth = page.locator("#worth dd").all_inner_texts()
+    assert read_size(worth[0]) == pytest.approx(own.n_total, rel=5e-3)
+    assert "extrapolated" not in worth[0]
+    assert float(worth[3]) == pytest.approx(own.flops_per_token, rel=1e-3)
+    page.fill("#c-width", "2048")
+    assert "the law is extrapolated" in page.inner_text("#worth")
+
+
 def test_the_calculator_says_what_can_not_be(opened, written):
     page = opened(written)
     page.fill("#c-r", "3")
@@ -176,12 +208,15 @@ def test_the_calculator_says_what_can_not_be(opened, written):
     assert "no more passes with gradient" in page.inner_text("#worth")
 
 
-def test_the_table_searches_and_sorts(opened, written):
+def test_the_table_searches_and_sorts(opened, written, sweep):
     page = opened(written)
     page.fill("#search", "r8")
-    assert page.locator("#runs tbody tr").count() == 12
+    rows = sweep.frame[sweep.frame["recurrences"] == 8]
+    # as the table has them, until a column is asked for
+    shown = page.locator("#runs tbody td:nth-child(1)").all_inner_texts()
+    assert shown == list(rows["run_id"])
     page.get_by_role("button", name="loss").click()
-    losses = [float(x) for x in page.locator("#runs tbody td:nth-child(7)").all_inner_texts()]
+    losses = [float(x) for x in page.locator("#runs tbody td:nth-child(5)").all_inner_texts()]
     assert losses == sorted(losses)
 
 
@@ -270,7 +305,11 @@ def test_a_comparison_shows_verdict_profiles_and_sensitivity(opened, two, tmp_pa
             lambda: compare_page(runs, [result], drawn_of_comparisons(runs, [result]), "table.csv"),
         )[0]
     )
-    assert f"probe: {result.verdict}" in page.inner_text("#headlines")
+    low, high = result.ci95["delta_phi"]
+    said = page.inner_text("#headlines").replace("\u00a0", " ")
+    assert (
+        f"probe: Δφ = {result.delta_phi:+.3f} [{low:+.3f}, {high:+.3f}]: {result.verdict}" in said
+    )
     titles = page.locator("#profile .gtitle").all_text_contents()
     for title, name, phi in zip(
         titles, ("baseline", "probe"), (result.phi_baseline, result.phi_recipe), strict=True
@@ -291,6 +330,8 @@ def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two
         )[0]
     )
     page.emulate_media(color_scheme="dark")
+    folded = page.locator("details:not([open])").count()
+    assert folded > 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(
         "[...document.querySelectorAll('.plot')].every(d => d.querySelector('.main-svg')"
@@ -305,7 +346,7 @@ def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two
         "[...document.querySelectorAll('.plot')].every(d => d._fullLayout.font.color !== '#1b1b1b'"
         " && Math.abs(d._fullLayout.width - d.clientWidth) < 2)"
     )
-    assert page.locator("details[open]").count() == 0
+    assert page.locator("details:not([open])").count() == folded
 
 
 def test_a_long_table_says_where_the_rest_is(opened, tmp_path):
@@ -333,6 +374,8 @@ def test_a_sweep_without_a_fit_shows_its_runs(opened, sweep, tmp_path):
         said=["1 of 48 runs are done"],
         trust=["nothing is measured"],
         command=["isodepth", "report", "a folder"],
+        vocab=256,
+        sequence_length=64,
     )
     page = opened(write_page(tmp_path, lambda: content)[0])
     assert "1 of 48 runs are done" in page.inner_text("#headlines")

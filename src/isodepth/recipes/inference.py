@@ -38,7 +38,7 @@ class Inference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Family:
+class Family:
     """The models of one recipe and r: what changes is the width."""
 
     recurrences: int
@@ -101,11 +101,11 @@ def inference_of(
     which: `baseline` or `recipe`, the side of the channels that belongs to `problem`.
     """
     found = []
-    families: dict[int, _Family] = {}
+    families: dict[int, Family] = {}
     for channel in channels:
         r = channel.recurrences
         if r not in families:
-            family, why = _family(problem, r, vocab, sequence_length)
+            family, why = family_of(problem, r, vocab, sequence_length)
             if family is None:
                 return [], f"the inference side of {recipe} is left out: {why}"
             families[r] = family
@@ -128,9 +128,9 @@ def inference_of(
     return found, None
 
 
-def _family(
+def family_of(
     problem: Problem, r: int, vocab: int, sequence_length: int
-) -> tuple[_Family | None, str | None]:
+) -> tuple[Family | None, str | None]:
     """The shape behind a recipe's runs of one r; or None and why they don't show it."""
     frame = problem.frame[problem.frame["recurrences"] == r]
     if "width" not in frame or frame["width"].isna().any():
@@ -151,7 +151,7 @@ def _family(
     else:
         return None, f"{n_inject:g} parameters are no injection of width {width}, r = {r}"
     try:
-        family = _Family(
+        family = Family(
             recurrences=r,
             blocks_once=int(once),
             blocks_loop=int(loop),

@@ -22,16 +22,19 @@ import numpy as np
 import pandas as pd
 
 from isodepth.citation import bibtex
+from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Fit, Interval
 from isodepth.recipes.result import Comparison
 from isodepth.report.drawn import Drawn, drawn_of_fit
 from isodepth.report.forest import Row, forest_rows, sensitivity_rows
 from isodepth.report.page_laws import law_content
+from isodepth.report.page_shape import shape_of
 from isodepth.report.tables import SYMBOLS, interval_text, size_text
 from isodepth.runs import Runs
 
 PAGE = "report.html"
-_COLUMNS = ("run_id", "recipe", "status", "recurrences", "width", "tokens", "loss")
+_COLUMNS = ("run_id", "recurrences", "width", "tokens", "loss", "recipe", "status")
+_OPEN = ("Warnings", "How far to trust this")  # the lists that are read without a click
 
 
 def plotly_installed() -> bool:
@@ -75,11 +78,16 @@ def fit_page(runs: Runs, fit: Fit, drawn: Sequence[Drawn], table_file: str) -> d
     asked += ["--multiplicity", fit.conventions.multiplicity]
     return {
         "title": f"{fit.recipe}: {_phi_text(fit)}",
-        "headlines": [f"{fit.n_runs} runs of {fit.recipe} ({fit.source})"],
-        "tables": [_parameters(fit)],
+        "headlines": [
+            ("", f"{fit.n_runs} runs of {fit.recipe} ({fit.source})"),
+            ("", _conventions(fit.conventions)),
+        ],
+        "tables": [_parameters(fit, "The law")],
+        "shape": shape_of(runs, drawn),
         "laws": [law_content(runs, law) for law in drawn],
         "forests": [_fit_forest(fit)],
         "channels": [],
+        "open": _OPEN,
         "lists": {"Warnings": fit.warnings, "Notes": fit.notes},
         "runs": _table(runs, table_file),
         "made": _made(fit, asked),
@@ -100,13 +108,20 @@ def compare_page(
     others = ", ".join(r.recipe for r in results)
     return {
         "title": f"{others} against {first.baseline}",
-        "headlines": [f"{r.recipe}: {r.verdict}" for r in results],
+        "headlines": [
+            *(_delta(r, r.recipe) for r in results),
+            ("", f"{first.source}; {_conventions(first.conventions)}, {_fits(first)}"),
+        ],
         "tables": [_phis(results), *_use(results)],
+        "shape": shape_of(runs, drawn),
         "laws": [law_content(runs, law) for law in drawn],
         "forests": [_compare_forest(r) for r in results],
         "channels": _channels(results),
+        "open": _OPEN,
         "lists": {
-            "Warnings": _once(w for r in results for w in r.warnings),
+            "Warnings": _once(
+                f"{r.recipe}: {w}" if len(results) > 1 else w for r in results for w in r.warnings
+            ),
             "Assumptions": _once(a for r in results for a in r.assumptions),
         },
         "runs": _table(runs, table_file),
@@ -124,11 +139,15 @@ def sweep_page(
     said: Sequence[str],
     trust: Sequence[str],
     command: Sequence[str],
+    vocab: int,
+    sequence_length: int,
 ) -> dict[str, Any]:
     """What the page of a sweep shows: every recipe's fit, and comparisons with the baseline.
 
     said: how the sweep stands. trust: how far its numbers carry. command: what makes the page.
+    vocab, sequence_length: of the models, in tokens.
     """
+    drawn = [drawn_of_fit(runs, fit) for fit in fits]
     warned = [f"{fit.recipe}: {w}" for fit in fits for w in fit.warnings]
     warned += [f"{r.recipe} against {r.baseline}: {w}" for r in results for w in r.warnings]
     made = {
@@ -141,14 +160,21 @@ def sweep_page(
     return {
         "title": title,
         "headlines": [
-            *said,
-            *(f"{fit.recipe}: {_phi_text(fit)}" for fit in fits),
-            *(f"{r.recipe} against {r.baseline}: {r.verdict}" for r in results),
+            *((f"{fit.recipe}: {_phi_text(fit)}", "") for fit in fits),
+            *(_delta(r, f"{r.recipe} against {r.baseline}") for r in results),
+            *(("", _conventions(fit.conventions)) for fit in fits[:1]),
+            *(("", sentence) for sentence in said),
         ],
-        "tables": [*([_phis(results)] if results else []), *_use(results)],
-        "laws": [law_content(runs, drawn_of_fit(runs, fit)) for fit in fits],
+        "tables": [
+            *(_parameters(fit, f"The law of {fit.recipe}") for fit in fits),
+            *([_phis(results)] if results else []),
+            *_use(results),
+        ],
+        "shape": shape_of(runs, drawn, vocab=vocab, sequence_length=sequence_length),
+        "laws": [law_content(runs, law) for law in drawn],
         "forests": [*map(_fit_forest, fits), *map(_compare_forest, results)],
         "channels": _channels(results),
+        "open": _OPEN,
         "lists": {"How far to trust this": list(trust), "Warnings": _once(warned)},
         "runs": _table(runs, table_file),
         "made": made,
@@ -165,7 +191,25 @@ def _once(said: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _parameters(fit: Fit) -> dict[str, Any]:
+def _conventions(c: Conventions) -> str:
+    """What φ depends on, as it stands beside φ."""
+    estimator = f"Huber (δ = {c.huber_delta:g})" if c.estimator == "huber" else "least squares"
+    return f"{c.law} law, {estimator} on log loss, injection counted {c.count_injection}"
+
+
+def _fits(result: Comparison) -> str:
+    return "a law for each recipe" if result.method == "separate" else "one law for both recipes"
+
+
+def _delta(result: Comparison, name: str) -> tuple[str, str]:
+    """Δφ, to be read first, and the verdict."""
+    if result.delta_phi is None:
+        return name, result.verdict
+    ends = interval_text(result.ci95["delta_phi"], "+.3f")
+    return f"{name}: Δφ = {result.delta_phi:+.3f} {ends}".rstrip(), result.verdict
+
+
+def _parameters(fit: Fit, title: str) -> dict[str, Any]:
     """The law's parameters as a table of the page."""
     rows = [
         [
@@ -178,7 +222,7 @@ def _parameters(fit: Fit) -> dict[str, Any]:
     if fit.r2 is not None:
         rows.append(["R²", f"{fit.r2:.4f}", ""])
     rows.append(["rms residual, nats", f"{fit.rmse:.4f}", ""])
-    return {"title": "The law", "columns": ["", "value", "95% interval"], "rows": rows}
+    return {"title": title, "columns": ["", "value", "95% interval"], "rows": rows}
 
 
 def _phis(results: Sequence[Comparison]) -> dict[str, Any]:

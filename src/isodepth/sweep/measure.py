@@ -258,6 +258,8 @@ def measure(
                 said=_standing(ledger),
                 trust=result.trust,
                 command=["isodepth", "report", str(out)],
+                vocab=ledger.plan.spec.shape.vocab,
+                sequence_length=ledger.plan.spec.shape.sequence_length,
             ),
         )
     except OSError as error:

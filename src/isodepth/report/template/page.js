@@ -11,21 +11,30 @@ const make = (tag, text, parent) => {
 // plotly reads <b>, <a href> and the like as markup wherever it draws text
 const safe = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const unique = list => [...new Set(list)].sort((a, b) => a - b);
-const size = n => n >= 1e9 ? (n / 1e9).toPrecision(3) + "B" : n >= 1e6 ? (n / 1e6).toPrecision(3) + "M" : n.toPrecision(4);
+const size = n => n >= 1e9 ? (n / 1e9).toPrecision(3) + "B" : n >= 1e6 ? (n / 1e6).toPrecision(3) + "M" : n >= 1e3 ? (n / 1e3).toPrecision(3) + "k" : n.toPrecision(3);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const root = document.documentElement;
 const isDark = () => dark.matches && !root.classList.contains("printing");
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
+const GLYPHS = ["●", "■", "▲", "◆", "▼", "✚", "✖"]; // the same, in words' legends
 // Okabe and Ito's palette
 const HUES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 // viridis, whose ends are kept off the paper in light and dark
 const VIRIDIS = [[72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [109, 205, 89], [180, 222, 44], [253, 231, 37]];
 const shade = (i, n) => {
-  const span = isDark() ? [2, 8] : [0, 6];
+  const span = isDark() ? [2, 8] : [0, 5];
   const at = n > 1 ? span[0] + i / (n - 1) * (span[1] - span[0]) : span[0];
   const k = Math.min(Math.floor(at), 7), t = at - k;
   return "rgb(" + VIRIDIS[k].map((c, j) => Math.round(c + t * (VIRIDIS[k + 1][j] - c))).join(",") + ")";
 };
+// L = E + A·N_once^(−α) with its sub- and superscripts
+const formula = (text, parent) => text.split(/(_[A-Za-z]+|\^\([^)]*\)|\^[^\s·,)]+)/).forEach(part => {
+  if (part[0] === "_") make("sub", part.slice(1), parent);
+  else if (part[0] === "^") make("sup", part.replace(/^\^\(?|\)$/g, ""), parent);
+  else parent.append(part);
+});
+// an interval is broken nowhere inside
+const kept = text => String(text).replace(/, (?=[^[]*\])/g, ",\u00a0");
 const ink = () => getComputedStyle(root).getPropertyValue("--ink").trim();
 const line = () => getComputedStyle(root).getPropertyValue("--line").trim();
 
@@ -92,7 +101,7 @@ function panel(div, law, at, r, first) {
   const minima = law.minima.filter(m => m.r === r);
   traces.push({ x: minima.map(m => m.size), y: minima.map(m => m.loss), mode: "markers", hoverinfo: "text",
     hovertext: minima.map(m => `measured minimum<br>${size(m.size)} parameters, loss ${m.loss.toFixed(4)}`),
-    marker: { symbol: "star", size: 12, color: "#D55E00", line: { color: ink(), width: .8 } } });
+    marker: { symbol: "star-open", size: 12, color: "#D55E00", line: { width: 1.6 } } });
   plot(div, traces, { title: { text: r === 1 ? "unlooped (r = 1)" : `r = ${r}`, font: { size: 13 } }, xaxis: sizes, yaxis: { range: [low - pad, high + pad], title: { text: first ? "loss, nats" : "" } } });
 }
 
@@ -100,9 +109,12 @@ function legend() {
   byId("budgets").replaceChildren();
   budgets.forEach((b, i) => {
     const item = make("span", undefined, byId("budgets"));
-    make("i", undefined, item).style.background = shade(i, budgets.length);
-    item.append(`${b.toPrecision(3)} FLOPs`);
+    make("b", GLYPHS[i % GLYPHS.length], item).style.color = shade(i, budgets.length);
+    item.append(` ${b.toPrecision(3)} FLOPs`);
   });
+  const star = make("span", undefined, byId("budgets"));
+  make("b", "☆", star).style.color = "#D55E00";
+  star.append(" measured minimum");
 }
 function curves() {
   if (!budgets.length) return;
@@ -168,7 +180,7 @@ function forests() {
       });
       plot(div, traces, { title: { text: `${f.of} of ${safe(f.recipe)}`, font: { size: 13 } }, margin: { l: 50, r: 10, t: 50, b: 40 },
         shapes: f.marks.map((m, k) => vertical(m.at, k ? "#009E73" : ink(), k ? "dash" : "solid")),
-        annotations: f.marks.slice(1).map(m => ({ x: m.at, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: m.label, font: { size: 11, color: "#009E73" } })),
+        annotations: f.marks.slice(1).map(m => ({ x: m.at, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: m.label, font: { size: 11 } })),
         xaxis: { title: { text: `${f.of}, 95% intervals` }, zeroline: false },
         yaxis: { tickfont: { size: 11 }, tickvals: rows.map((_, i) => i), ticktext: rows.map(row => safe(row.label)), range: [-.7, rows.length - .3], zeroline: false } });
     }, 100 + 21 * rows.length);
@@ -182,7 +194,7 @@ function channels() {
     show("s-channels");
     grid("channels", recipe, `channels-${k}`);
     const all = data.channels.filter(c => c.recipe === recipe);
-    unique(all.map(c => c.r)).forEach(r => place(`channels-${k}`, div => {
+    unique(all.map(c => c.r)).forEach((r, nth) => place(`channels-${k}`, div => {
       const at = byId("sizes").value;
       const rows = all.filter(c => c.r === r), splits = rows.map(c => c[at]);
       const told = (label, split, name) => `${label} ${split[name].toFixed(4)}` + (split.ci95[name] ? ` [${split.ci95[name].map(x => x.toFixed(4)).join(", ")}]` : "");
@@ -206,7 +218,8 @@ function channels() {
       const whole = { ...whisker("delta_loss", BAR / 2.5, splits.map(s => s.delta_loss), { thick: 2, marker: { symbol: "diamond", size: 8, color: ink() } }),
         hoverinfo: "text", hovertext: splits.map(s => told("change", s, "delta_loss")) };
       plot(div, [...bars, ...lines, whole], { barmode: "relative", title: { text: `r = ${r}`, font: { size: 13 } },
-        xaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map(c => c.budget.toPrecision(3)), range: [-.6, rows.length - .4], showgrid: false, zeroline: false }, yaxis: { range: [low - pad, high + pad], zerolinecolor: ink() } });
+        xaxis: { title: { text: "training FLOPs" }, tickvals: rows.map((_, i) => i), ticktext: rows.map(c => c.budget.toPrecision(3).replace("e+", "e")), tickfont: { size: 10 }, tickangle: 0, range: [-.6, rows.length - .4], showgrid: false, zeroline: false },
+        yaxis: { title: { text: nth ? "" : "change, nats" }, range: [low - pad, high + pad], zerolinecolor: ink() } });
     }));
   });
 }
@@ -224,12 +237,12 @@ function residuals() {
 
 // Parameters and FLOPs: arXiv 2604.21106 and its released code, as in isodepth's accounting.py
 function account(shape, r) {
-  const { d, depth, injection, lanes, last, V, T } = shape, k = Math.min(last, r);
-  const b = 12 * d * d + 2 * d, blocks = (depth - 4) / r, scalars = lanes * lanes + 2 * lanes;
+  const { d, outside, depth, injection, lanes, last, V, T } = shape, k = Math.min(last, r);
+  const b = 12 * d * d + 2 * d, blocks = (depth - outside) / r, scalars = lanes * lanes + 2 * lanes;
   const held = r === 1 ? 0 : injection === "linear" ? 2 * d * d : injection === "hyperconnections" ? r * scalars : 0;
   const pass = r > 1 && injection === "hyperconnections" ? scalars * d : held;
-  const flops = 6 * (4 * b + V * d) + (2 * (r - k) + 6 * k) * (blocks * b + pass) + 12 * 4 * d * T + (4 * (r - k) + 12 * k) * blocks * d * T;
-  return { once: 4 * b + 3 * d, rec: blocks * b, inject: held, flops, total: 4 * b + 3 * d + blocks * b + held };
+  const flops = 6 * (outside * b + V * d) + (2 * (r - k) + 6 * k) * (blocks * b + pass) + 12 * outside * d * T + (4 * (r - k) + 12 * k) * blocks * d * T;
+  return { once: outside * b + 3 * d, rec: blocks * b, inject: held, flops, total: outside * b + 3 * d + blocks * b + held };
 }
 // as isodepth's counting.py
 function counted(shape, r, law) {
@@ -243,39 +256,43 @@ function counted(shape, r, law) {
 function worth() {
   const law = data.laws[byId("c-recipe").value], list = byId("worth"), r = Number(byId("c-r").value), last = byId("c-last").value;
   const read = id => Number(byId(id).value);
-  const shape = { d: read("c-width"), depth: read("c-depth"), V: read("c-vocab"), T: read("c-tokens"), lanes: read("c-lanes"), injection: byId("c-injection").value, last: last === "" ? r : Number(last) };
+  const shape = { d: read("c-width"), outside: read("c-outside"), depth: read("c-depth"), V: read("c-vocab"), T: read("c-tokens"), lanes: read("c-lanes"), injection: byId("c-injection").value, last: last === "" ? r : Number(last) };
   byId("l-lanes").hidden = shape.injection !== "hyperconnections";
   list.replaceChildren();
-  const say = (name, text) => { make("dt", name, list); make("dd", text, list); };
-  const { d, depth, V, T, lanes } = shape;
-  if (![d, r, depth, V, T, lanes, shape.last].every(x => Number.isInteger(x) && x >= 1) || depth < 5 || (depth - 4) % r) {
-    say("Not possible", "every field is a whole number of at least 1, and r divides depth − 4"); return;
+  const say = (name, text) => { const box = make("div", undefined, list); make("dt", name, box); make("dd", kept(text), box); };
+  const { d, outside, depth, V, T, lanes } = shape;
+  if (![d, r, depth, V, T, lanes, shape.last].every(x => Number.isInteger(x) && x >= 1) || !Number.isInteger(outside) || outside < 0 || depth <= outside || (depth - outside) % r) {
+    say("Not possible", `every field is a whole number of at least 1, and r divides depth − ${outside}`); return;
   }
   if (shape.last > r) { say("Not possible", "no more passes with gradient than recurrences"); return; }
-  if (law.counting === "regressed" && unique([...law.runs.r, r]).some(l => (depth - 4) % l)) {
-    say("Not possible", "counting by regression over the fitted r needs each of them to divide depth − 4"); return;
+  if (law.counting === "regressed" && unique([...law.runs.r, r]).some(l => (depth - outside) % l)) {
+    say("Not possible", `counting by regression over the fitted r needs each of them to divide depth − ${outside}`); return;
   }
   const own = account(shape, r), [once, rec] = counted(shape, r, law), equal = phi => once + r ** phi * rec;
   // the unlooped width w of the same cost: 6(depth(12w² + 2w) + V·w) + 12·depth·w·T = flops
   const q = 72 * depth, h = 12 * depth + 6 * V + 12 * depth * T, w = (-h + Math.sqrt(h * h + 4 * q * own.flops)) / (2 * q);
   const ends = law.phi_ci95, most = Math.max(...law.runs.r);
-  say("Unique parameters", size(own.total));
+  const low = Math.min(...law.runs.size), high = Math.max(...law.runs.size);
+  const beyond = own.total < low || own.total > high ? `; the runs fitted have ${size(low)} to ${size(high)}: the law is extrapolated` : "";
+  say("Unique parameters", size(own.total) + beyond);
   say("Unlooped size of equal loss", size(equal(law.params.phi)) + (ends ? ` [${size(equal(ends[0]))}, ${size(equal(ends[1]))}], from the interval of φ` : "") + (r > most ? `; r = ${r} lies beyond the fitted ${most}: r^φ is extrapolated` : ""));
   say("Unlooped size of equal training cost", size(depth * (12 * w * w + 2 * w) + 3 * w));
   say("Training FLOPs per token", own.flops.toPrecision(4));
 }
 
-const shown = { column: 0, down: false, all: false };
+const shown = { column: -1, down: false, all: false }; // −1: as the table has them
 const FIRST = 100;
 const words = new Intl.Collator(undefined, { numeric: true });
 function table() {
   const { columns, rows, file } = data.runs, sought = byId("search").value.toLowerCase();
   const found = rows.filter(row => row.some(x => String(x ?? "").toLowerCase().includes(sought)));
   const value = row => row[shown.column];
-  found.sort((a, b) => (typeof value(a) === "number" && typeof value(b) === "number" ? value(a) - value(b) : words.compare(String(value(a) ?? ""), String(value(b) ?? ""))) * (shown.down ? -1 : 1));
+  if (shown.column >= 0) found.sort((a, b) => (typeof value(a) === "number" && typeof value(b) === "number" ? value(a) - value(b) : words.compare(String(value(a) ?? ""), String(value(b) ?? ""))) * (shown.down ? -1 : 1));
   const body = byId("runs").tBodies[0], head = byId("runs").tHead, line = document.createElement("tr");
+  const numeric = columns.map((_, i) => rows.some(row => typeof row[i] === "number"));
   columns.forEach((name, i) => {
     const cell = make("th", undefined, line), button = make("button", name + (i === shown.column ? (shown.down ? " ↓" : " ↑") : ""), cell);
+    if (numeric[i]) cell.className = "number";
     cell.setAttribute("aria-sort", i === shown.column ? (shown.down ? "descending" : "ascending") : "none");
     button.type = "button";
     button.onclick = () => { shown.down = shown.column === i && !shown.down; shown.column = i; table(); head.querySelectorAll("button")[i].focus(); };
@@ -283,7 +300,10 @@ function table() {
   head.replaceChildren(line);
   body.replaceChildren(...(shown.all ? found : found.slice(0, FIRST)).map(row => {
     const made = document.createElement("tr");
-    row.forEach(x => make("td", typeof x === "number" ? (Number.isInteger(x) && Math.abs(x) < 1e6 ? x : x.toPrecision(5)) : x ?? "", made));
+    row.forEach((x, i) => {
+      const cell = make("td", typeof x === "number" ? (Number.isInteger(x) && Math.abs(x) < 1e6 ? x : x.toPrecision(5)) : x ?? "", made);
+      if (numeric[i]) cell.className = "number";
+    });
     return made;
   }));
   const cut = !shown.all && found.length > FIRST;
@@ -292,24 +312,38 @@ function table() {
 }
 
 byId("title").textContent = document.title = data.title;
-data.headlines.forEach(text => make("li", text, byId("headlines")));
-byId("formula").textContent = data.laws.length ? data.laws[0].formula : "";
+data.headlines.forEach(([first, rest]) => {
+  const item = make("li", undefined, byId("headlines"));
+  if (first) make("strong", kept(first), item);
+  item.append((first && rest ? ": " : "") + rest);
+});
+if (data.laws.length) formula(data.laws[0].formula, byId("formula"));
 data.tables.forEach(({ title, columns, rows }) => {
   const table = make("table", undefined, make("div", undefined, byId("tables")));
-  table.parentElement.className = "scroll";
+  const scroll = table.parentElement;
+  scroll.className = "scroll"; scroll.tabIndex = 0;
+  scroll.setAttribute("role", "region"); scroll.setAttribute("aria-label", title);
   make("caption", title, table);
   const head = make("tr", undefined, make("thead", undefined, table)), body = make("tbody", undefined, table);
   columns.forEach(name => make("th", name, head));
-  rows.forEach(row => { const made = make("tr", undefined, body); row.forEach(x => make("td", x, made)); });
+  rows.forEach(row => { const made = make("tr", undefined, body); row.forEach(x => make("td", kept(x), made)); });
 });
 Object.entries(data.lists).forEach(([title, said]) => {
   if (!said.length) return;
   const box = make("details", undefined, byId("lists"));
+  box.open = data.open.includes(title);
   make("summary", `${title} (${said.length})`, box);
   const list = make("ul", undefined, box);
   said.forEach(s => make("li", s, list));
 });
-Object.entries(data.made).forEach(([name, text]) => { make("dt", name, byId("made")); make("dd", text, byId("made")); });
+Object.entries(data.made).forEach(([name, text]) => {
+  make("dt", name, byId("made"));
+  const told = make("dd", undefined, byId("made"));
+  if (name !== "Command") { told.textContent = text; told.className = name === "95% intervals" || name === "Versions" ? "" : "code"; return; }
+  told.className = "code";
+  // broken between words alone: never inside an option's name
+  text.split(" ").forEach((word, i) => { if (i) told.append(" "); make("span", word, told); });
+});
 data.laws.forEach((law, i) => {
   if (!law.slider.length) return;
   make("option", law.recipe, byId("recipe")).value = i;
@@ -317,6 +351,10 @@ data.laws.forEach((law, i) => {
 });
 if (byId("recipe").options.length) {
   show("held"); show("s-calculator");
+  const { shape } = data;
+  [["c-width", shape.width], ["c-r", shape.recurrences], ["c-outside", shape.outside], ["c-depth", shape.depth], ["c-injection", shape.injection], ["c-lanes", shape.lanes], ["c-vocab", shape.vocab], ["c-tokens", shape.sequence_length]]
+    .forEach(([id, value]) => { byId(id).value = value; });
+  byId("c-told").textContent = shape.told;
   choose();
   byId("recipe").onchange = choose;
   byId("phi").oninput = slide;
