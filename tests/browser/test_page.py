@@ -29,7 +29,7 @@ FLAGS = [
 ]
 EVIL = (
     "<script>window.hurt = 1</script><img src=x onerror='window.hurt = 1'>"
-    "</script><b>bold</b><a href='javascript:window.hurt = 1'>go</a>"
+    "</script><b>bold</b><a href='javascript:window.hurt = 1'>go</a>$\\frac{$"
 )
 
 
@@ -242,6 +242,7 @@ def test_text_of_a_run_table_is_only_text(opened, sweep, tmp_path):
     page.wait_for_selector("#law-0 .hoverlayer .hovertext")
     assert "<b>bold</b>" in page.text_content("#law-0 .hoverlayer .hovertext")
     assert "<script>" in page.inner_text("#runs tbody")
+    assert EVIL in page.text_content("#residuals .gtitle")
     assert page.evaluate("window.hurt") is None
     assert page.locator("main img, main a, svg a, main script").count() == 0
 

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from isodepth.fitting.result import Interval
 from isodepth.recipes.channels import CHANNELS, Channel
 from isodepth.recipes.result import Comparison
-from isodepth.report.drawing import COLOURS, save, style
+from isodepth.report.drawing import COLOURS, plain, save, style
 from isodepth.report.drawn import Drawn
 from isodepth.report.figures import isoflop_figure, profile_figure, residuals_figure
 from isodepth.report.forest import delta_phi_figure
@@ -66,7 +66,7 @@ def channels_figure(results: Sequence[Comparison]) -> Figure | None:
         for row, result in zip(grid, drawn, strict=True):
             for axes, r in zip(row, levels, strict=True):
                 _stacks(axes, [c for c in result.channels if c.recurrences == r])
-                axes.set_title(f"{result.recipe}, r = {r}" if r == levels[0] else f"r = {r}")
+                axes.set_title(f"{plain(result.recipe)}, r = {r}" if r == levels[0] else f"r = {r}")
         figure.supylabel("loss change at equal compute, nats per token", fontsize=8)
         figure.supxlabel("training FLOPs; each model at its own compute-optimal size", fontsize=8)
         handles: list[Patch | Line2D] = [

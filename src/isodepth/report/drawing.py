@@ -41,6 +41,11 @@ def style() -> Iterator[None]:
         yield
 
 
+def plain(name: str) -> str:
+    """A name of the user's as matplotlib shows it: no $ of it begins mathematics."""
+    return name.replace("$", r"\$")
+
+
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
     """Write a figure into `out` as SVG, PDF and PNG; the paths written."""
     with style():

@@ -19,7 +19,7 @@ from isodepth.fitting.problem import Problem
 from isodepth.fitting.result import Fit
 from isodepth.laws import Array
 from isodepth.minima import Isoflop, isoflop
-from isodepth.report.drawing import COLOURS, MARKERS, save, style
+from isodepth.report.drawing import COLOURS, MARKERS, plain, save, style
 from isodepth.report.drawn import Drawn
 from isodepth.report.forest import sensitivity_figure
 from isodepth.report.tables import interval_text, size_text
@@ -208,7 +208,7 @@ def residuals_figure(drawn: Sequence[Drawn]) -> Figure:
                 axes.set_title(f"{budget:.3g} FLOPs")
         if several:
             for row, recipe in zip(grid, drawn, strict=True):
-                row[0].set_ylabel(recipe.name)
+                row[0].set_ylabel(plain(recipe.name))
             for column in grid.T:
                 lowest = [axes for axes in column if axes.get_visible()][-1]
                 lowest.tick_params(labelbottom=True)
@@ -229,7 +229,8 @@ def profile_figure(drawn: Sequence[Drawn]) -> Figure | None:
         panels = figure.subplots(1, len(told), squeeze=False)[0]
         for axes, recipe in zip(panels, told, strict=True):
             _profile(axes, recipe)
-            axes.set_title(_title(recipe) if len(told) == 1 else _title(recipe).replace(": ", "\n"))
+            title = _title(recipe)
+            axes.set_title(title if len(told) == 1 else "\n".join(title.rsplit(": ", 1)))
         panels[0].set_ylabel("objective above its minimum, %")
         handles, labels = panels[0].get_legend_handles_labels()
         # below, where no curve runs
@@ -278,9 +279,10 @@ def _size_axis(axes: Axes, subs: tuple[float, ...] = (1.0, 3.0)) -> None:
 
 
 def _title(drawn: Drawn) -> str:
+    name = plain(drawn.name)
     if drawn.problem.conventions.multiplicity == "free":
-        return f"{drawn.name}: an m of its own for every r"
+        return f"{name}: an m of its own for every r"
     if drawn.phi_value is None:
-        return f"{drawn.name}: φ not identified"
+        return f"{name}: φ not identified"
     interval = interval_text(drawn.ci95, ".3f") or "(no interval)"
-    return f"{drawn.name}: φ = {drawn.phi_value:.3f} {interval}"
+    return f"{name}: φ = {drawn.phi_value:.3f} {interval}"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from isodepth.fitting.result import Fit, Interval
 from isodepth.recipes.result import Alternative, Comparison
-from isodepth.report.drawing import COLOURS, style
+from isodepth.report.drawing import COLOURS, plain, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def sensitivity_figure(fit: Fit) -> Figure | None:
         _draw(axes, dict(enumerate(rows.values())))
         _name(axes, list(rows))
         axes.set_xlabel("φ, with 95% intervals")
-        axes.set_title(fit.recipe)
+        axes.set_title(plain(fit.recipe))
     return figure
 
 
@@ -73,7 +73,7 @@ def forest_rows(result: Comparison) -> dict[str, Row]:
 
 
 def _forest(axes: Axes, result: Comparison, rows: dict[int, Row]) -> None:
-    title = f"{result.recipe} less {result.baseline}"
+    title = plain(f"{result.recipe} less {result.baseline}")
     axes.axvline(0.0, color="0.4", lw=0.8)
     if result.published:
         shown = result.published.phi_recipe - result.published.phi_baseline

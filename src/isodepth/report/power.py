@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from isodepth.errors import InputError
 from isodepth.planning.power import Curve
-from isodepth.report.drawing import COLOURS, MARKERS, save, style
+from isodepth.report.drawing import COLOURS, MARKERS, plain, save, style
 
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -40,7 +40,7 @@ def power_figure(curves: Sequence[Curve]) -> Figure:
                 color=COLOURS[i % len(COLOURS)],
                 marker=MARKERS[i % len(MARKERS)] if curve.whole_runs else "",
                 linestyle="-" if curve.whole_runs else "--",
-                label=curve.name,
+                label=plain(curve.name),
             )
         axes.set_xlabel("training FLOPs of all runs")
         axes.set_ylabel("± of φ (half of the 95% interval)")

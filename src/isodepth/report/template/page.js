@@ -8,8 +8,8 @@ const make = (tag, text, parent) => {
   if (parent) parent.append(made);
   return made;
 };
-// plotly reads <b>, <a href> and the like as markup wherever it draws text
-const safe = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+// plotly reads <b>, <a href> and the like as markup wherever it draws text, and $…$ as mathematics
+const safe = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
 const unique = list => [...new Set(list)].sort((a, b) => a - b);
 const size = n => n >= 1e9 ? (n / 1e9).toPrecision(3) + "B" : n >= 1e6 ? (n / 1e6).toPrecision(3) + "M" : n >= 1e3 ? (n / 1e3).toPrecision(3) + "k" : n.toPrecision(3);
 const dark = matchMedia("(prefers-color-scheme: dark)");
