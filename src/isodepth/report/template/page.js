@@ -43,7 +43,7 @@ function plot(div, traces, layout) {
   const whole = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink(), size: 12 },
     width: div.clientWidth, margin: { l: 50, r: 10, t: 30, b: 40 }, showlegend: false, hovermode: "closest", dragmode: false,
-    ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
+    ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis, title: { standoff: 6, ...layout.yaxis?.title } },
   };
   div.setAttribute("role", "img");
   div.setAttribute("aria-label", [layout.title?.text, whole.xaxis.title?.text, whole.yaxis.title?.text].filter(Boolean).join("; "));
