@@ -133,10 +133,20 @@ def cheapest(
     high, best = low, None
     if limits.max_runs is not None:
         most = min(most, max(low, limits.max_runs * float(candidates.cost.max())))
-    while True:
-        found = best_for(
-            worlds, candidates, high, limits=limits, check_share=check_share, ideal=ideal
+
+    def at(spend: float, dearer: Choice | None) -> Choice:
+        return best_for(
+            worlds,
+            candidates,
+            spend,
+            limits=limits,
+            check_share=check_share,
+            ideal=ideal,
+            dearer=dearer,
         )
+
+    while True:
+        found = at(high, None)
         if found.half_width <= target:
             best = found
             break
@@ -149,15 +159,7 @@ def cheapest(
         low, high = high, min(2 * high, most)
     while high / low > 1 + _CLOSE:
         middle = float(np.sqrt(low * high))
-        found = best_for(
-            worlds,
-            candidates,
-            middle,
-            limits=limits,
-            check_share=check_share,
-            ideal=ideal,
-            dearer=best,
-        )
+        found = at(middle, best)
         if found.half_width <= target:
             high, best = min(middle, found.cost), found
         else:

@@ -65,7 +65,8 @@ def _steps(plan: Plan, found: Prediction) -> Table:
     for i, (name, half) in enumerate(found.steps, 1):
         run = by_name[name]
         total += run.flops
-        cells = (f"{run.flops:.3g}", duration(run.seconds), f"{total:.3g}", f"{half:.3f}")
+        told = f"{half:.3f}" if half < USELESS else "can't tell"
+        cells = (f"{run.flops:.3g}", duration(run.seconds), f"{total:.3g}", told)
         table.add_row(str(i), name, *cells)
     return table
 
