@@ -227,16 +227,18 @@ class _Unshared(Difference):
         return np.asarray(self.weights @ (p**2 + q**2))
 
 
-def contrast(candidates: Candidates, fits: list[Fit], *, noises: tuple[float, ...]) -> Difference:
+def contrast(
+    candidates: Candidates, fits: list[Fit], *, noises: tuple[float, ...], draws: int = 12
+) -> Difference:
     """Worlds in which the number wanted is Δφ, of the candidates' `second` recipe less the first.
 
-    By a law for each, as `compare` does by default. fits, noises and errors: as `worlds`.
+    By a law for each, as `compare` does by default. fits, noises, draws and errors: as `worlds`.
     """
     made = candidates.made
     every = candidates if made is None else made.followed_by(candidates)
     if every.second is None:
         raise ValueError("candidates of one recipe have no Δφ")
-    plain = worlds(replace(every, made=None), fits, noises=noises)
+    plain = worlds(replace(every, made=None), fits, noises=noises, draws=draws)
     in_recipe = every.second | (every.recurrences == 1)
     found = difference(plain, ~every.second, in_recipe, every.budget_flops)
     return found if made is None else found.knowing(np.arange(made.flops.size))
