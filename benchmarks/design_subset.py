@@ -116,24 +116,10 @@ def delta(probe: str) -> None:
 
 
 def chosen_for(candidates: Candidates, fits: list[Fit], flops: float) -> Integers:
-    """Counts of the runs of least predicted variance of Δφ, each at most once.
-
-    Chosen again without the probe's runs of budgets where it has none, as `isodepth plan` does.
-    """
-    assert candidates.second is not None
-    offered = np.ones(candidates.flops.size, dtype=bool)
-    counts = np.zeros(offered.size, dtype=int)
-    while True:
-        some = replace(candidates.only(offered), second=candidates.second[offered])
-        supposed = contrast(some, fits, noises=NOISES)
-        choice = best_for(supposed, some, flops, limits=Limits(max_replicates=1), check_share=0.0)
-        counts[:] = 0
-        counts[offered] = choice.counts
-        used = candidates.budget_flops[candidates.second & (counts > 0)]
-        left = offered & (~candidates.second | np.isin(candidates.budget_flops, used))
-        if (left == offered).all():
-            return counts
-        offered = left
+    """Counts of the runs of least predicted variance of Δφ, each at most once."""
+    supposed = contrast(candidates, fits, noises=NOISES)
+    limits = Limits(max_replicates=1)
+    return best_for(supposed, candidates, flops, limits=limits, check_share=0.0).counts
 
 
 def report(chosen: pd.DataFrame) -> None:

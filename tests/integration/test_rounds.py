@@ -166,7 +166,7 @@ def test_a_size_that_diverged_is_not_tried_again(law, tmp_path):
 
 def test_a_design_in_rounds_is_for_one_recipe(law, tmp_path):
     asked = command(law, tmp_path, recipes=("baseline", "truncated_bptt"))
-    with pytest.raises(InputError, match="for one recipe, not baseline, truncated_bptt"):
+    with pytest.raises(InputError, match="for φ of one recipe, not for baseline, truncated_bptt"):
         asked.first_plan(asked.spec(), None)
     with pytest.raises(InputError, match="which --bootstrap 0 leaves out"):
         command(law, tmp_path, bootstrap=0).first_plan(asked.spec(), None)

@@ -107,7 +107,8 @@ def test_a_killed_job_is_replaced_and_its_runs_taken_over(plan, local, tmp_path)
     assert "its jobs go on" in process.stderr.read()
     sweeps.isodepth(*options(plan, local, folder))
     assert sweeps.table(folder) == sweeps.table(local)
-    assert [runs(folder)[name]["attempts"] for name in victims] == [2, 2]
+    attempts = {runs(folder)[name]["attempts"] for name in victims}
+    assert 2 in attempts and attempts <= {1, 2}  # one may have ended just before the job did
     # two jobs in all: the last sweep followed the one that was there
     assert len(list(folder.glob("slurm/*_submission.sh"))) == 2
 

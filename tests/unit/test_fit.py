@@ -280,7 +280,7 @@ def test_regressed_counting_needs_two_arms_a_width():
         fit(sweep(recurrences=(4,)), count_injection="regressed")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     budgets=st.sets(st.sampled_from([1e17, 1e18, 4e18, 1.6e19]), min_size=1),
     widths=st.sets(st.sampled_from([128, 448, 640, 1280]), min_size=1),

@@ -59,26 +59,29 @@ def best_for(
     limits: Limits,
     check_share: float,
     ideal: Continuous | None = None,
+    dearer: Choice | None = None,
 ) -> Choice:
     """The runs costing at most `spend`, in FLOPs or seconds as candidates do, that narrow φ most.
 
     check_share: up to this share of the cost is held, before the rest is optimised, for what the
     optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ for its
     cost) and replicates of the two cheapest cells. `ideal`: the continuous optimum where known.
+    dearer: a good choice for more, to search from as well.
     Raises InputError for a share outside 0 to 1, or a cost that buys no run.
     """
     if not 0 <= check_share < 1:
         raise InputError(f"the share held for checking, {check_share:g}, must lie from 0 to 1")
     cost = candidates.cost
     best = ideal or continuous(worlds, cost)
-    counts = exact(worlds, cost, spend, limits=limits, ideal=best)
+    more = None if dearer is None else dearer.counts
+    counts = exact(worlds, cost, spend, limits=limits, ideal=best, dearer=more)
     held = np.zeros_like(counts)
     fixed = held
     if check_share:
         held, fixed = _checks(worlds, candidates, counts, limits, check_share * spend)
-        counts = exact(worlds, cost, spend, limits=limits, fixed=fixed, ideal=best)
+        counts = exact(worlds, cost, spend, limits=limits, fixed=fixed, ideal=best, dearer=more)
     choice = choice_of(worlds, candidates, counts)
-    if worlds.known is None:  # the bound proved for the best design is above that at these runs
+    if not worlds.n_known:  # the bound proved for the best design is above that at these runs
         choice = replace(choice, bound=best.flops(worlds.variance(counts)))
     return replace(choice, held=held)
 
@@ -125,15 +128,25 @@ def cheapest(
     least = float(candidates.cost.min())
     low = max(ideal.flops((target / z) ** 2), least)
     most = low * _HIGHEST
-    if worlds.known is not None:  # the optimum of new runs alone bounds nothing
+    if worlds.n_known:  # the optimum of new runs alone bounds nothing
         low = least
     high, best = low, None
     if limits.max_runs is not None:
         most = min(most, max(low, limits.max_runs * float(candidates.cost.max())))
-    while True:
-        found = best_for(
-            worlds, candidates, high, limits=limits, check_share=check_share, ideal=ideal
+
+    def at(spend: float, dearer: Choice | None) -> Choice:
+        return best_for(
+            worlds,
+            candidates,
+            spend,
+            limits=limits,
+            check_share=check_share,
+            ideal=ideal,
+            dearer=dearer,
         )
+
+    while True:
+        found = at(high, None)
         if found.half_width <= target:
             best = found
             break
@@ -146,9 +159,7 @@ def cheapest(
         low, high = high, min(2 * high, most)
     while high / low > 1 + _CLOSE:
         middle = float(np.sqrt(low * high))
-        found = best_for(
-            worlds, candidates, middle, limits=limits, check_share=check_share, ideal=ideal
-        )
+        found = at(middle, best)
         if found.half_width <= target:
             high, best = min(middle, found.cost), found
         else:

@@ -13,7 +13,7 @@ Markov), so that what bounds its variance bounds the other's too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import numpy as np
@@ -29,40 +29,74 @@ _QUANTILES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Now:
+    """What a design gives, and what one more run meets; in pairs for the two fits."""
+
+    lent: Bools  # (n,) candidates that both fits use
+    first: Array  # (S, p, p) information of the baseline's fit, A
+    second: Array  # (S, p, p) of the recipe's, B
+    both: Array  # (S, p, p) of the runs in both, S
+    inverses: tuple[Array, Array]  # A⁻¹, B⁻¹
+    solved: tuple[Array, Array]  # (S, p) u = A⁻¹c, v = B⁻¹c
+    pulls: tuple[Array, Array]  # (S, n) gᵀu, gᵀv; 0 for a run that the fit doesn't use
+    shared: tuple[Array, Array]  # (S, n) gᵀA⁻¹Sv, gᵀB⁻¹Su; likewise
+
+
+@dataclass(frozen=True, kw_only=True)
 class Difference(Worlds):
     """Worlds in which the number wanted is the recipe's φ less the baseline's, by two fits.
 
-    `target` is that of either fit, `n_params` counts both fits' parameters, and `known` is
-    (3, S, p, p): what runs already made tell the baseline's fit, the recipe's, and both.
+    `target` is that of either fit, and `n_params` counts both fits' parameters. As in `compare` the
+    recipe's fit has the baseline's r = 1 runs of those budgets that the recipe was run at, or all
+    of them where there is no such run, so that which they are depends on the design.
     """
 
-    in_baseline: Bools  # (n,) candidates that the baseline's fit uses
-    in_recipe: Bools  # (n,) that the recipe's uses
-
+    own: Bools  # (n,) the recipe's runs; the others are the baseline's
+    lent: Bools  # (n,) runs of the baseline that the recipe's fit may use
+    budget: Array  # (n,) what has to agree for that
     joint: Worlds  # the same candidates, and runs made, under one law
+    made: Difference | None = None  # runs that are there already, in place of `known`
 
     @property
     def easier(self) -> Worlds:
         """A linear model whose variance is nowhere above this one's: one law for both."""
         return self.joint
 
+    @property
+    def convex(self) -> Worlds:
+        """The sum of the two variances, as if the fits shared no noise: where to search from."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _Unshared(**values)
+
     def only(self, which: Integers) -> Difference:
         """The same worlds with some of the candidates: indices (k,)."""
         return replace(
             self,
             rows=self.rows[:, which],
-            in_baseline=self.in_baseline[which],
-            in_recipe=self.in_recipe[which],
+            own=self.own[which],
+            lent=self.lent[which],
+            budget=self.budget[which],
             joint=self.joint.only(which),
+        )
+
+    def _worlds(self, which: Integers) -> Difference:
+        return replace(
+            self,
+            rows=self.rows[which],
+            target=self.target[which],
+            weights=self.weights[which],
+            n_params=self.n_params[which],
+            names=tuple(self.names[i] for i in which),
+            joint=self.joint.merged(),
+            made=None if self.made is None else self.made._worlds(which),
         )
 
     def knowing(self, made: Integers) -> Difference:
         """The same worlds with some candidates (k,) made already, once each, and left out."""
         left = np.setdiff1d(np.arange(self.rows.shape[1]), made)
-        there = self.only(made)
         return replace(
             self.only(left),
-            known=np.stack(there.informations(np.ones(len(made)))),
+            made=self.only(made),
             n_known=len(made),
             joint=self.joint.knowing(made),
         )
@@ -72,31 +106,37 @@ class Difference(Worlds):
         return replace(
             self,
             rows=self.rows / np.sqrt(cost)[:, None],
-            known=None,
+            made=None,
             n_known=0,
             joint=self.joint.per_flop(cost),
         )
 
-    def informations(self, counts: Array | Integers) -> tuple[Array, Array, Array]:
+    def _lent(self, counts: Array | Integers) -> tuple[Bools, Bools | None]:
+        """Which of the lendable runs are lent: of the candidates (n,), and of the runs made."""
+        made = self.made
+        budgets = self.budget[self.own & (counts > 0)]
+        if made is not None:
+            budgets = np.concatenate([budgets, made.budget[made.own]])
+        lent = self.lent & np.isin(self.budget, budgets)
+        before = None if made is None else made.lent & np.isin(made.budget, budgets)
+        if (counts[lent] > 0).any() or (before is not None and before.any()):
+            return lent, before
+        return self.lent, None if made is None else made.lent
+
+    def _informations(
+        self, counts: Array | Integers, lent: tuple[Bools, Bools | None]
+    ) -> list[Array]:
         """(S, p, p) each: of the baseline's fit, the recipe's, and the runs in both."""
-        used = np.flatnonzero(counts)
-        rows = self.rows[:, used]
-        sets = (self.in_baseline, self.in_recipe, self.in_baseline & self.in_recipe)
-        first, second, both = (
-            (rows * (counts[used] * members[used])[:, None]).swapaxes(1, 2) @ rows
-            for members in sets
-        )
-        if self.known is not None:
-            first, second, both = (
-                first + self.known[0],
-                second + self.known[1],
-                both + self.known[2],
-            )
-        return first, second, both
+        here, before = lent
+        found = _gathered(self.rows, counts, self.own, here)
+        if self.made is not None and before is not None:
+            there = _gathered(self.made.rows, np.ones(before.size), self.made.own, before)
+            found = [one + more for one, more in zip(found, there, strict=True)]
+        return found
 
     def variances(self, counts: Array | Integers) -> Array:
         """Variance (S,) of Δφ in each world; huge where the runs can't tell it."""
-        first, second, both = self.informations(counts)
+        first, second, both = self._informations(counts, self._lent(counts))
         a, b = self._ridge + first, self._ridge + second
         u, v = (np.asarray(np.linalg.solve(m, self.target[:, :, None])[:, :, 0]) for m in (a, b))
         return _form(u, a - both) + _form(v, b - both) + _form(u - v, both)
@@ -106,57 +146,60 @@ class Difference(Worlds):
 
         May be negative: a run of one fit alone loosens what the two have in common.
         """
-        _, _, pulls, shared = self._adding(counts)
-        (p, q), (x, y) = pulls, shared
-        both = self.in_baseline & self.in_recipe
-        gained = p**2 + q**2 - 2 * p * x - 2 * q * y + 2 * p * q * both
+        now = self._now(counts)
+        (p, q), (x, y) = now.pulls, now.shared
+        gained = p**2 + q**2 - 2 * p * x - 2 * q * y + 2 * p * q * now.lent
         return np.asarray(self.weights @ gained)
 
     def after_adding(self, counts: Array | Integers) -> Array:
-        """The average variance (n,) after one more run of each candidate (Sherman–Morrison)."""
-        now, leverages, pulls, shared = self._adding(counts)
-        (h, k), (p, q), (x, y) = leverages, pulls, shared
-        a, b = p / (1 + h), q / (1 + k)
-        both = self.in_baseline & self.in_recipe
-        cross = -a * x - b * y + a * b * (self._cross(counts) + both)
-        after = now[:, None] - p * a - q * b - 2 * cross
-        return np.asarray(self.weights @ np.maximum(after, LEAST_LEFT * now[:, None]))
+        """The average variance (n,) after one more run of each candidate (Sherman–Morrison).
 
-    def _adding(
-        self, counts: Array | Integers
-    ) -> tuple[Array, tuple[Array, Array], tuple[Array, Array], tuple[Array, Array]]:
-        """What one more run of each candidate meets: the variance (S,), and (S, n) each for
-        either fit, 0 where it doesn't use the run, leverage gᵀA⁻¹g, pull gᵀu, and gᵀA⁻¹Sv."""
-        first, second, both = self.informations(counts)
-        inverses = [np.linalg.inv(self._ridge + m) for m in (first, second)]
-        u, v = (np.einsum("spq,sq->sp", m, self.target) for m in inverses)
-        sets = (self.in_baseline, self.in_recipe)
-        leverage, pull, shared = [], [], []
-        for inverse, own, other, members in zip(inverses, (u, v), (v, u), sets, strict=True):
-            toward = (self.rows @ inverse) * members[:, None]
-            leverage.append(np.einsum("snp,snp->sn", toward, self.rows))
-            pull.append(np.einsum("snp,sp->sn", self.rows, own) * members)
-            shared.append(np.einsum("snp,spq,sq->sn", toward, both, other))
-        return (
-            self.variances(counts),
-            (leverage[0], leverage[1]),
-            (pull[0], pull[1]),
-            (shared[0], shared[1]),
+        What the recipe's first run of a budget makes be lent is left out.
+        """
+        now = self._now(counts)
+        (p, q), (x, y), (u, v) = now.pulls, now.shared, now.solved
+        a, b = now.inverses
+        to_a, to_b = self.rows @ a, self.rows @ b
+        h, k = (_dots(to, self.rows) for to in (to_a, to_b))
+        less_u, less_v = p / (1 + h), q / (1 + k)
+        cross = -less_u * x - less_v * y
+        cross += less_u * less_v * now.lent * (1 + _dots(to_a @ now.both, to_b))
+        value = _form(u, now.first) + _form(v, now.second) - 2 * _bilinear(u, now.both, v)
+        after = value[:, None] - p * less_u - q * less_v - 2 * cross
+        return np.asarray(self.weights @ np.maximum(after, LEAST_LEFT * value[:, None]))
+
+    def _now(self, counts: Array | Integers) -> _Now:
+        lent = self._lent(counts)
+        first, second, both = self._informations(counts, lent)
+        first, second = self._ridge + first, self._ridge + second
+        a, b = np.asarray(np.linalg.inv(first)), np.asarray(np.linalg.inv(second))
+        u, v = _times(a, self.target), _times(b, self.target)
+        fits = ((a, u, v, ~self.own), (b, v, u, self.own | lent[0]))
+        pulls = tuple(_times(self.rows, own) * mine for _, own, _, mine in fits)
+        shared = tuple(
+            _times(self.rows, _times(inverse, _times(both, other))) * mine
+            for inverse, _, other, mine in fits
+        )
+        return _Now(
+            lent=lent[0],
+            first=first,
+            second=second,
+            both=both,
+            inverses=(a, b),
+            solved=(u, v),
+            pulls=(pulls[0], pulls[1]),
+            shared=(shared[0], shared[1]),
         )
 
-    def _cross(self, counts: Array | Integers) -> Array:
-        """gᵀA⁻¹SB⁻¹g (S, n) of the candidates that both fits use, else 0."""
-        first, second, both = self.informations(counts)
-        a, b = (np.linalg.inv(self._ridge + m) for m in (first, second))
-        shared = self.in_baseline & self.in_recipe
-        return np.einsum("snp,snp->sn", self.rows @ (a @ both @ b), self.rows) * shared
 
-
-def difference(supposed: Worlds, in_baseline: Bools, in_recipe: Bools) -> Difference:
+def difference(
+    supposed: Worlds, in_baseline: Bools, in_recipe: Bools, budget: Array | None = None
+) -> Difference:
     """Δφ by a law for each recipe. supposed: worlds of n candidates for φ, with none made yet.
 
     in_baseline, in_recipe (n,): which fit uses which. Both recipes are supposed to follow each
-    world's law, with about the same φ.
+    world's law, with about the same φ. budget (n,): runs of both are lent to the recipe's fit where
+    it has runs of the same budget; None: whatever its runs are.
     """
     return Difference(
         rows=supposed.rows,
@@ -164,23 +207,40 @@ def difference(supposed: Worlds, in_baseline: Bools, in_recipe: Bools) -> Differ
         weights=supposed.weights,
         n_params=2 * supposed.n_params,
         names=supposed.names,
-        in_baseline=in_baseline,
-        in_recipe=in_recipe,
+        own=in_recipe & ~in_baseline,
+        lent=in_recipe & in_baseline,
+        budget=np.zeros(in_recipe.size) if budget is None else budget,
         joint=one_law(supposed, in_baseline, in_recipe),
     )
 
 
-def contrast(candidates: Candidates, fits: list[Fit], *, noises: tuple[float, ...]) -> Difference:
-    """Worlds in which the number wanted is Δφ, of the candidates' `second` recipe less the first,
-    by a law for each (`compare`'s default).
+class _Unshared(Difference):
+    """The sum of the variances of the two φ."""
 
-    As in `compare` the recipe has the baseline's r = 1 runs at the budgets that it is run at, which
-    are here all that its candidates and runs made have. fits, noises and errors: as `worlds`.
+    def variances(self, counts: Array | Integers) -> Array:
+        now = self._now(counts)
+        u, v = now.solved
+        return _dots(u, self.target) + _dots(v, self.target)
+
+    def sensitivity(self, counts: Array | Integers) -> Array:
+        p, q = self._now(counts).pulls
+        return np.asarray(self.weights @ (p**2 + q**2))
+
+
+def contrast(
+    candidates: Candidates, fits: list[Fit], *, noises: tuple[float, ...], draws: int = 12
+) -> Difference:
+    """Worlds in which the number wanted is Δφ, of the candidates' `second` recipe less the first.
+
+    By a law for each, as `compare` does by default. fits, noises, draws and errors: as `worlds`.
     """
     made = candidates.made
     every = candidates if made is None else made.followed_by(candidates)
-    plain = worlds(replace(every, made=None), fits, noises=noises)
-    found = difference(plain, *every.members)
+    if every.second is None:
+        raise ValueError("candidates of one recipe have no Δφ")
+    plain = worlds(replace(every, made=None), fits, noises=noises, draws=draws)
+    in_recipe = every.second | (every.recurrences == 1)
+    found = difference(plain, ~every.second, in_recipe, every.budget_flops)
     return found if made is None else found.knowing(np.arange(made.flops.size))
 
 
@@ -255,6 +315,32 @@ def noncentrality(freedom: int) -> float:
     return float(optimize.brentq(lacking, 0.0, float(limits.max()) + 5.0))
 
 
+def _gathered(rows: Array, counts: Array | Integers, own: Bools, lent: Bools) -> list[Array]:
+    """Information (S, p, p): of the baseline's runs, the recipe's and lent ones, and the lent."""
+    used = np.flatnonzero(counts)
+    some, times = rows[:, used], counts[used]
+    own, lent = own[used], lent[used]
+    return [
+        (some * (times * members)[:, None]).swapaxes(1, 2) @ some
+        for members in (~own, own | lent, lent)
+    ]
+
+
 def _form(vector: Array, matrix: Array) -> Array:
     """xᵀMx (S,)."""
-    return np.asarray(np.einsum("sp,spq,sq->s", vector, matrix, vector))
+    return _bilinear(vector, matrix, vector)
+
+
+def _bilinear(left: Array, matrix: Array, right: Array) -> Array:
+    """xᵀMy (S,)."""
+    return _dots(left, _times(matrix, right))
+
+
+def _times(matrices: Array, vectors: Array) -> Array:
+    """(S, n, p) times (S, p): (S, n)."""
+    return np.asarray((matrices @ vectors[:, :, None])[:, :, 0])
+
+
+def _dots(left: Array, right: Array) -> Array:
+    """Products along the last axis."""
+    return np.asarray((left * right).sum(axis=-1))

@@ -10,6 +10,7 @@ not known, the criterion is the variance averaged over supposed truths, "worlds"
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
@@ -63,12 +64,46 @@ class Worlds:
         """
         return replace(self, rows=self.rows / np.sqrt(cost)[:, None], known=None, n_known=0)
 
+    def merged(self) -> Worlds:
+        """Worlds that differ in noise alone as one, of the same average variance.
+
+        A noise k times as large has k² times the variance whatever the runs are.
+        """
+        size = np.sqrt((self.rows**2).sum(axis=(1, 2)))
+        kinds: dict[bytes, list[int]] = {}
+        for i, (rows, target) in enumerate(zip(self.rows, self.target, strict=True)):
+            key = np.concatenate([(rows / size[i]).ravel().round(12), target]).tobytes()
+            kinds.setdefault(key, []).append(i)
+        first = np.array([alike[0] for alike in kinds.values()])
+        weights = [
+            float((self.weights[alike] * (size[alike[0]] / size[alike]) ** 2).sum())
+            for alike in kinds.values()
+        ]
+        return replace(self._worlds(first), weights=np.array(weights))
+
+    def _worlds(self, which: Integers) -> Worlds:
+        """Some of the worlds: indices (k,)."""
+        return replace(
+            self,
+            rows=self.rows[which],
+            target=self.target[which],
+            weights=self.weights[which],
+            n_params=self.n_params[which],
+            names=tuple(self.names[i] for i in which),
+            known=None if self.known is None else self.known[which],
+        )
+
     @property
     def easier(self) -> Worlds:
         """A linear model of the same runs whose variance is nowhere above this one's: itself."""
         return self
 
     @property
+    def convex(self) -> Worlds:
+        """A convex criterion of the same runs, whose optimum is a place to search from: itself."""
+        return self
+
+    @cached_property
     def _ridge(self) -> Array:
         """(S, p, p): see _RIDGE."""
         most = (self.rows**2).max(axis=1)
@@ -145,14 +180,19 @@ def continuous(worlds: Worlds, cost: Array) -> Continuous:
     38, 2593), over the candidates that matter, re-chosen each round by the equivalence theorem:
     with dᵢ the sensitivity per FLOP and Ψ = Σ shareᵢ·dᵢ, no design has a variance below
     Ψ·(Ψ / max dᵢ), because 1/Ψ is concave in M. Where the worlds are no linear model (`contrast`)
-    the same steps are a search, and the bound is that of the easier model.
+    the shares are the optimum of a convex stand-in, and the bound is that of the easier model.
     """
-    found = _shared_out(worlds, cost)
+    worlds = worlds.merged()
+    found = _shared_out(worlds.convex, cost)
     if worlds.easier is worlds:
         return found
+    variance = worlds.per_flop(cost).variance(found.shares)
     bound = _shared_out(worlds.easier, cost)
-    efficiency = bound.variance_times_flops * bound.efficiency / found.variance_times_flops
-    return replace(found, efficiency=min(efficiency, 1.0))
+    return Continuous(
+        shares=found.shares,
+        variance_times_flops=variance,
+        efficiency=min(bound.variance_times_flops * bound.efficiency / variance, 1.0),
+    )
 
 
 def _shared_out(worlds: Worlds, cost: Array) -> Continuous:
@@ -164,7 +204,7 @@ def _shared_out(worlds: Worlds, cost: Array) -> Continuous:
         some = per_flop.only(active)
         part = shares[active] / shares[active].sum()
         for _ in range(_STEPS):
-            part = part * np.sqrt(np.maximum(some.sensitivity(part), 0.0))
+            part = part * np.sqrt(some.sensitivity(part))
             part /= part.sum()
         shares = np.zeros(n)
         shares[active] = part
@@ -213,12 +253,14 @@ def exact(
     limits: Limits = Limits(),
     fixed: Integers | None = None,
     ideal: Continuous | None = None,
+    dearer: Integers | None = None,
 ) -> Integers:
     """Counts (n,) of whole runs of least average variance that cost at most `flops`.
 
     Starts from the continuous optimum rounded down, adds the run of largest gain per FLOP while
     one fits, then exchanges one run for another (Fedorov 1972) or adds one while that lowers the
     variance. fixed (n,): runs that must be held. `ideal`: the continuous optimum where it is known.
+    dearer (n,): a good design for more FLOPs, to search from as well.
     Raises InputError where not one run fits, or the fixed ones don't.
     """
     held = np.zeros(cost.size, dtype=int) if fixed is None else fixed
@@ -229,16 +271,18 @@ def exact(
             else f"{flops:.3g} FLOPs don't buy the runs held, {held @ cost:.3g}"
         )
     best = ideal or continuous(worlds, cost)
-    if worlds.known is None:
-        slope = worlds.per_flop(cost).sensitivity(best.shares)
+    worlds = worlds.merged()
+    if not worlds.n_known:
+        slope = worlds.convex.per_flop(cost).sensitivity(best.shares)
     else:
-        slope = worlds.sensitivity(held) / cost
-    near = np.union1d(np.argsort(-slope, kind="stable")[:_EXCHANGED], np.flatnonzero(held))
+        slope = worlds.convex.sensitivity(held) / cost
+    must = held if dearer is None else held + dearer
+    near = np.union1d(np.argsort(-slope, kind="stable")[:_EXCHANGED], np.flatnonzero(must))
     some, price, floor = worlds.only(near), cost[near], held[near]
-    found = [
-        _exchanged(some, price, flops, limits, floor, start)
-        for start in _roundings(best.shares[near], price, flops, limits, floor)
-    ]
+    starts = _roundings(best.shares[near], price, flops, limits, floor)
+    if dearer is not None:
+        starts.append(_lightened(some, price, flops, limits, floor, dearer[near]))
+    found = [_exchanged(some, price, flops, limits, floor, start) for start in starts]
     counts = np.zeros(cost.size, dtype=int)
     counts[near] = min(found, key=lambda one: some.variance(one))
     return counts
@@ -260,6 +304,20 @@ def _roundings(
         if not any((counts == start).all() for start in starts):
             starts.append(counts)
     return starts
+
+
+def _lightened(
+    worlds: Worlds, cost: Array, flops: float, limits: Limits, floor: Integers, counts: Integers
+) -> Integers:
+    """Counts, with the floor, less the runs whose loss widens least for their cost."""
+    counts = np.maximum(counts, floor)
+    most = np.inf if limits.max_runs is None else limits.max_runs
+    while (counts @ cost > flops or counts.sum() > most) and (counts > floor).any():
+        spare = np.flatnonzero(counts > floor)
+        left = [worlds.variance(counts - (np.arange(counts.size) == i)) for i in spare]
+        lost = np.log(np.array(left) / worlds.variance(counts))
+        counts[spare[np.argmin(lost / cost[spare])]] -= 1
+    return counts
 
 
 def _exchanged(

@@ -44,16 +44,13 @@ class Candidates:
 
     @property
     def members(self) -> tuple[Bools, Bools]:
-        """Those (n,) that tell the first recipe's φ, and the second's: its own, and the first's
-        r = 1 runs at its budgets, or all of those where it shares no budget with them (`compare`).
+        """Those (n,) that can tell the first recipe's φ, and the second's: with the first's r = 1.
 
         Raises ValueError where there is one recipe.
         """
         if self.second is None:
             raise ValueError("candidates of one recipe are not shared by two")
-        unlooped = self.recurrences == 1
-        there = unlooped & np.isin(self.budget_flops, self.budget_flops[self.second])
-        return ~self.second, self.second | (there if there.any() else unlooped)
+        return ~self.second, self.second | (self.recurrences == 1)
 
     @property
     def known_budgets(self) -> Array:

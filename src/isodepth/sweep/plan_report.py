@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from isodepth.planning.design import USELESS
 from isodepth.sweep.plan import Plan, Prediction
 from isodepth.sweep.status import duration
 
@@ -52,7 +53,10 @@ def plan_report(plan: Plan) -> RenderableType:
 
 def _steps(plan: Plan, found: Prediction) -> Table:
     """The runs one after the other, with what each is expected to add."""
-    title = f"after the runs that are there, {found.of} ± {found.before:.3f} expected:"
+    there = "the runs that are there"
+    title = f"{there} can't tell {found.of}; with more of them:"
+    if found.before is not None and found.before < USELESS:
+        title = f"after {there}, {found.of} ± {found.before:.3f} expected:"
     table = Table(title=title, title_justify="left")
     for name in ("", "next run", "FLOPs", "time", "FLOPs so far", f"{found.of} ±"):
         table.add_column(name, justify="left" if name == "next run" else "right")
@@ -61,7 +65,8 @@ def _steps(plan: Plan, found: Prediction) -> Table:
     for i, (name, half) in enumerate(found.steps, 1):
         run = by_name[name]
         total += run.flops
-        cells = (f"{run.flops:.3g}", duration(run.seconds), f"{total:.3g}", f"{half:.3f}")
+        told = f"{half:.3f}" if half < USELESS else "can't tell"
+        cells = (f"{run.flops:.3g}", duration(run.seconds), f"{total:.3g}", told)
         table.add_row(str(i), name, *cells)
     return table
 

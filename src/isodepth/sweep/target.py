@@ -10,7 +10,7 @@ import pandas as pd
 
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit
-from isodepth.laws import Bools, Integers
+from isodepth.laws import Integers
 from isodepth.planning.candidates import candidate_cells, candidates_of, candidates_of_runs
 from isodepth.planning.choice import Choice, best_for, cheapest, choice_of
 from isodepth.planning.contrast import contrast, resolution
@@ -78,17 +78,13 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
     )
     if made:
         cells = [cell for cell in cells if (_same(cell, made)["status"] == "done").all()]
-    while True:
-        candidates = candidates_of(cells, timed_on=None if wish.gpu_hours is None else device)
-        if len(spec.recipes) == 2:
-            candidates = replace(candidates, second=_second(cells, spec))
-        if made:
-            candidates = replace(candidates, made=_known(made, spec))
-        found = _choose(wish, candidates, fits)
-        fewer = _sharing(cells, candidates, found.choice)
-        if len(fewer) == len(cells):
-            break
-        cells = fewer
+    candidates = candidates_of(cells, timed_on=None if wish.gpu_hours is None else device)
+    if len(spec.recipes) == 2:
+        names = np.array([cell.recipe.name for cell in cells])
+        candidates = replace(candidates, second=names == spec.recipes[1].name)
+    if made:
+        candidates = replace(candidates, made=_known(made, spec))
+    found = _choose(wish, candidates, fits)
     seeds = [_first_seed(cell, made) if made else 0 for cell in cells]
     chosen = [
         replace(cell, seed=seed)
@@ -124,28 +120,6 @@ def _known(made: dict[str, pd.DataFrame], spec: Spec) -> Candidates:
     done = (every["status"] == "done").to_numpy()
     found = candidates_of_runs(every[done])
     return replace(found, second=second[done]) if len(spec.recipes) == 2 else found
-
-
-def _second(cells: list[Cell], spec: Spec) -> Bools:
-    return np.array([cell.recipe.name == spec.recipes[1].name for cell in cells])
-
-
-def _sharing(cells: list[Cell], candidates: Candidates, choice: Choice) -> list[Cell]:
-    """The cells without the second recipe's at budgets where the choice has none of its runs.
-
-    `compare` lends it r = 1 runs of its own budgets only; a choice that counts on others is made
-    again without those budgets.
-    """
-    if candidates.second is None:
-        return cells
-    used = candidates.budget_flops[candidates.second & (choice.counts > 0)].tolist()
-    if candidates.made is not None and candidates.made.second is not None:
-        used += candidates.made.budget_flops[candidates.made.second].tolist()
-    return [
-        cell
-        for cell, second in zip(cells, candidates.second, strict=True)
-        if not second or np.isclose(cell.budget_flops, used).any()
-    ]
 
 
 def recipe_of(runs: Runs, spec: Spec) -> str:
