@@ -226,7 +226,11 @@ class Shape:
     """A model's shape."""
 
     depth: int = 20
-    """Effective depth: prelude + r · recurrent + coda blocks (2 and 2 outside the loop)."""
+    """Effective depth: prelude + r · recurrent + coda blocks."""
+    prelude: int = 2
+    """Blocks before the loop."""
+    coda: int = 2
+    """Blocks after the loop."""
     injection: Literal["linear", "additive", "passthrough", "hyperconnections"] = "linear"
     """How the prelude's output enters each pass."""
     lanes: int = 2

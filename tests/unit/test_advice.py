@@ -52,6 +52,17 @@ def test_truncation_lowers_the_cost_and_not_the_worth(published_fit):
     assert cut.equivalent_params == whole.equivalent_params
 
 
+def test_blocks_outside_the_loop_are_worth_as_much_as_unlooped_ones(published_fit):
+    """Of depth 10, 1 + 8/r × r + 1: all but two blocks are looped."""
+    result = equivalent_to_width(
+        published_fit, width=512, recurrences=4, depth=10, prelude=1, coda=1
+    )
+    block = 12 * 512**2 + 2 * 512
+    assert result.unique_params == 4 * block + 2 * 512**2 + 3 * 512
+    more = equivalent_to_width(published_fit, width=512, recurrences=4, depth=10, prelude=2, coda=4)
+    assert more.equivalent_params.value > result.equivalent_params.value
+
+
 def test_counts_and_width_agree(published_fit):
     a = account(width=2048, recurrences=4)
     by_counts = equivalent_to_counts(
