@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# one more than there are cores: tests of sweeps wait as much as they compute
+WORKERS = $(shell $(BIN)/python -c "import os; print((os.cpu_count() or 1) + 1)")
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: measure test test-slurm check bench clean
@@ -10,7 +12,7 @@ measure: $(VENV)/measuring
 	$(BIN)/isodepth measure --preset laptop --out results/laptop
 
 test: $(VENV)/everything
-	$(BIN)/python -m pytest -n auto --dist loadfile -rs
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs
 
 # `make test` holds these too; here a missing Slurm is a failure and not a skipped test
 test-slurm: $(VENV)/everything

@@ -59,7 +59,7 @@ def write_text(folder: Path) -> Path:
 
 
 def write_plan(
-    folder: Path, *, flops: float = 2e9, widths: tuple[int, ...] = (8, 16, 24), extra: str = ""
+    folder: Path, *, flops: float = 2.1e9, widths: tuple[int, ...] = (16, 24, 32), extra: str = ""
 ) -> Path:
     """A plan of two runs a width, made by the command."""
     preset = folder / "tiny.toml"

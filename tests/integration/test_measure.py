@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 
 def test_measure_goes_from_nothing_to_phi_and_skips_what_is_done(tmp_path):
     probe = '[[recipes]]\nname = "probe"\nrecurrences = [2]\nbackprop = "half"\n'
-    second = '[[budgets]]\nflops = 3e9\nwidths = [8, 16, 24]\nrecipes = ["baseline"]\n'
+    second = '[[budgets]]\nflops = 2.8e9\nwidths = [16, 24, 32]\nrecipes = ["baseline"]\n'
     preset, out = tmp_path / "tiny.toml", tmp_path / "out"
-    text = sweeps.TINY.format(text=sweeps.write_text(tmp_path), flops=2e9, widths=[8, 16, 24])
+    text = sweeps.TINY.format(text=sweeps.write_text(tmp_path), flops=2.1e9, widths=[16, 24, 32])
     preset.write_text(text + second + probe)
     command = ("measure", "--preset", preset, "--out", out, "--bootstrap", 60)
     told = json.loads(sweeps.isodepth(*command, "--json", "-").stdout)

@@ -189,7 +189,7 @@ if not kept.exists():
 
 
 def test_a_folder_of_another_plan_is_refused(undisturbed, tmp_path):
-    other = sweeps.write_plan(tmp_path, flops=3e9)
+    other = sweeps.write_plan(tmp_path, flops=2.4e9)
     done = sweeps.isodepth("sweep", other, "--out", undisturbed, status=2)
     assert "holds a sweep of another plan" in done.stderr and "Traceback" not in done.stderr
 
