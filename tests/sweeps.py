@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from commands import Done, run
+
 TINY = """
 description = "tiny"
 [data]
@@ -69,17 +71,9 @@ def write_plan(
     return plan
 
 
-def isodepth(
-    *arguments, status: int = 0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def isodepth(*arguments, status: int = 0, cwd: Path | None = None) -> Done:
     """Run a command to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "isodepth", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
+    done = run(*arguments, cwd=cwd)
     assert done.returncode == status, done.stderr
     return done
 

@@ -348,6 +348,10 @@ def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two
         " && Math.abs(d._fullLayout.width - d.clientWidth) < 2)"
     )
     assert page.locator("details:not([open])").count() == folded
+    hints = page.get_by_text("Hover", exact=False)
+    assert hints.first.is_visible()
+    page.emulate_media(media="print")
+    assert not any(hint.is_visible() for hint in hints.all())
 
 
 def test_a_long_table_says_where_the_rest_is(opened, tmp_path):

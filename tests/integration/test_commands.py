@@ -1,49 +1,19 @@
 """Whole commands on real files, as a user runs them."""
 
-import contextlib
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands import run as isodepth
 
 from isodepth import load_runs
-from isodepth.cli import entry
 from isodepth.recipes import Comparison
 
 PNG = b"\x89PNG"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """What a command printed, and its exit status."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def isodepth(*arguments, cwd=None):
-    """A command as `isodepth` runs it, in this process: starting another costs a second."""
-    words = list(map(str, arguments))
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        contextlib.chdir(cwd or Path.cwd()),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(sys, "argv", ["isodepth", *words])
-        try:
-            status = entry()
-        except SystemExit as ended:
-            status = ended.code
-    return Done(returncode=status or 0, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture(scope="module")
