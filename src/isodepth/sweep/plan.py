@@ -276,7 +276,9 @@ def load_plan(file: Path) -> Plan:
     """Read a plan that `Plan.save` wrote. Raises InputError for anything else."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"plan {file} can't be read: {error.strerror}") from error
+    except ValueError as error:
         raise InputError(f"plan {file} can't be read: {error}") from error
     try:
         if content["format"] != FORMAT:
