@@ -91,7 +91,9 @@ def read_spec(source: str) -> Spec:
             )
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{source} can't be read: {error.strerror}") from error
+    except ValueError as error:
         raise InputError(f"{source} can't be read: {error}") from error
     return spec_of(content, name=file.stem, where=source)
 
