@@ -12,3 +12,8 @@ class InputError(ValueError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+def reason(error: Exception) -> str:
+    """What a fault of reading says, without the number and the file's name that an OSError adds."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

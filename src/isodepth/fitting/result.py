@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isodepth.errors import InputError
+from isodepth.errors import InputError, reason
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design, LawName, MultiplicityName
@@ -249,7 +249,7 @@ class Fit:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} can't be read as a fit: {error}") from error
+            raise InputError(f"{path} can't be read as a fit: {reason(error)}") from error
         return cls.from_json(text, name=str(path))
 
     @classmethod

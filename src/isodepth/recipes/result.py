@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from isodepth.errors import InputError
+from isodepth.errors import InputError, reason
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Interval
 from isodepth.recipes.channels import Channel, Optimum, Split
@@ -96,7 +96,7 @@ class Comparison:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} can't be read as a comparison: {error}") from error
+            raise InputError(f"{path} can't be read as a comparison: {reason(error)}") from error
         try:
             data = json.loads(text)
             return [_comparison(one) for one in data.get("comparisons", [data])]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from isodepth.errors import InputError
+from isodepth.errors import InputError, reason
 from isodepth.files import replace_synced
 from isodepth.fitting.result import Fit
 from isodepth.planning.cost import memory_bytes
@@ -276,10 +276,8 @@ def load_plan(file: Path) -> Plan:
     """Read a plan that `Plan.save` wrote. Raises InputError for anything else."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"plan {file} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"plan {file} can't be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"plan {file} can't be read: {reason(error)}") from error
     try:
         if content["format"] != FORMAT:
             raise InputError(f"{file}: format {content['format']!r} is not {FORMAT}")

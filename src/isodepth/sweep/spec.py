@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from isodepth.accounting import Injection
-from isodepth.errors import InputError
+from isodepth.errors import InputError, reason
 from isodepth.planning.cost import DEVICES, Device, processor
 from isodepth.planning.grid import Backprop, Budget, Recipe, Shape
 from isodepth.training.config import VOCABULARY_MULTIPLE, TrainConfig
@@ -91,10 +91,8 @@ def read_spec(source: str) -> Spec:
             )
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{source} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{source} can't be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source} can't be read: {reason(error)}") from error
     return spec_of(content, name=file.stem, where=source)
 
 

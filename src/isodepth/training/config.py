@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from isodepth.accounting import Account, Injection
-from isodepth.errors import InputError
+from isodepth.errors import InputError, reason
 from isodepth.model.config import HEAD_SIZE, LoopedConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -199,7 +199,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         with file.open("rb") as stream:
             return tomllib.load(stream)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"config {file} can't be read: {error}") from error
+        raise InputError(f"config {file} can't be read: {reason(error)}") from error
 
 
 def changed_settings(old: dict[str, Any], new: TrainConfig) -> list[str]:
