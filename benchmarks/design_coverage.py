@@ -46,7 +46,7 @@ from isodepth.planning.candidates import candidate_cells, candidates_of
 from isodepth.planning.choice import cheapest
 from isodepth.planning.cost import DEVICES
 from isodepth.planning.design import Limits
-from isodepth.planning.grid import Budget, Recipe, Shape
+from isodepth.planning.grid import Budget, Cell, Recipe, Shape
 from isodepth.planning.worlds import NOISES, prior, worlds
 
 BUDGETS = (4.64e17, 1e18, 2.15e18, 4.64e18)
@@ -88,9 +88,20 @@ def design(wish: str) -> Sweep:
         limits=Limits(max_runs=most),
         check_share=0.1,
     )
+    predicted = {}
+    for one, estimator, noise in product(fits, ("huber", "lsq"), NOISES):
+        at = replace(one, conventions=replace(one.conventions, estimator=estimator))
+        here = worlds(candidates, [at], noises=(noise,), draws=0)
+        predicted[one.conventions.law, estimator, noise] = here.half_width(choice.counts)
+    frame = isodepth.load_runs(runs_of(cells, choice.counts)).used
+    return Sweep(frame=frame, flops=choice.flops, predicted=predicted)
+
+
+def runs_of(cells: list[Cell], counts: np.ndarray) -> pd.DataFrame:
+    """A row for each of the counts (n,) runs of n cells, without a loss yet."""
     rows = [
         {
-            "recipe": "baseline",
+            "recipe": cell.recipe.name,
             "recurrences": cell.recurrences,
             "n_once": cell.account.n_once,
             "n_rec": cell.account.n_rec,
@@ -100,17 +111,10 @@ def design(wish: str) -> Sweep:
             "seed": seed,
             "loss": 1.0,
         }
-        for cell, count in zip(cells, choice.counts, strict=True)
+        for cell, count in zip(cells, counts, strict=True)
         for seed in range(count)
     ]
-    predicted = {}
-    for one, estimator, noise in product(fits, ("huber", "lsq"), NOISES):
-        at = replace(one, conventions=replace(one.conventions, estimator=estimator))
-        here = worlds(candidates, [at], noises=(noise,), draws=0)
-        predicted[one.conventions.law, estimator, noise] = here.half_width(choice.counts)
-    return Sweep(
-        frame=isodepth.load_runs(pd.DataFrame(rows)).used, flops=choice.flops, predicted=predicted
-    )
+    return pd.DataFrame(rows)
 
 
 @cache
@@ -139,7 +143,7 @@ def noise_of(world: str, problem: Problem, n: int, rng: np.random.Generator) -> 
     return noise
 
 
-Cell = tuple[str, str, str, str, float]  # wish, truth, world, estimator, noise
+Case = tuple[str, str, str, str, float]  # wish, truth, world, estimator, noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +157,7 @@ class Found:
     groups: np.ndarray  # (up to K, 2) intervals by resampling groups
 
 
-def simulation(job: tuple[Cell, int, int, int]) -> Found:
+def simulation(job: tuple[Case, int, int, int]) -> Found:
     """K sweeps of one cell, all fits of one kind advancing together."""
     (wish, name, world, estimator, noise), n, groups, seed = job
     frame = design(wish).frame

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from compare_coverage import with_losses
 from coverage import commit, write
+from design_coverage import BUDGETS, runs_of, supposed
 
 import isodepth
-from isodepth.fitting import Fit
 from isodepth.fitting.problem import Conventions
 from isodepth.planning.candidates import candidate_cells, candidates_of
 from isodepth.planning.choice import cheapest
@@ -35,10 +35,9 @@ from isodepth.planning.contrast import contrast, resolution
 from isodepth.planning.cost import DEVICES
 from isodepth.planning.design import Limits
 from isodepth.planning.grid import Budget, Recipe, Shape
-from isodepth.planning.worlds import NOISES, prior
+from isodepth.planning.worlds import NOISES
 from isodepth.recipes.pair import Method, Pair, fit_pair, pair_of
 
-BUDGETS = (4.64e17, 1e18, 2.15e18, 4.64e18)
 TARGETS = (0.1, 0.05)
 RESAMPLES = 100
 BASELINE = Recipe(name="baseline", recurrences=(1, 2, 4, 8))
@@ -56,11 +55,6 @@ class Sweep:
 
 
 @cache
-def supposed() -> list[Fit]:
-    return prior("published", recipe="baseline")
-
-
-@cache
 def design(target: float) -> Sweep:
     fits = supposed()
     budgets = tuple(Budget(flops=flops) for flops in BUDGETS)
@@ -74,21 +68,6 @@ def design(target: float) -> Sweep:
         limits=Limits(),
         check_share=0.1,
     )
-    rows = [
-        {
-            "recipe": cell.recipe.name,
-            "recurrences": cell.recurrences,
-            "n_once": cell.account.n_once,
-            "n_rec": cell.account.n_rec,
-            "n_inject": cell.account.n_inject,
-            "tokens": cell.tokens,
-            "budget_flops": cell.budget_flops,
-            "seed": seed,
-            "loss": 1.0,
-        }
-        for cell, count in zip(cells, choice.counts, strict=True)
-        for seed in range(count)
-    ]
     predicted = {}
     for one, noise in product(fits, NOISES):
         here = contrast(candidates, [one], noises=(noise,), draws=0)
@@ -96,7 +75,7 @@ def design(target: float) -> Sweep:
             predicted[one.conventions.law, noise, method] = resolution(
                 way, choice.counts
             ).half_width
-    return Sweep(frame=pd.DataFrame(rows), flops=choice.flops, predicted=predicted)
+    return Sweep(frame=runs_of(cells, choice.counts), flops=choice.flops, predicted=predicted)
 
 
 @cache
@@ -112,10 +91,10 @@ def pair(target: float, law: str) -> tuple[Pair, np.ndarray]:
     return found, found.both.log_loss
 
 
-Cell = tuple[float, str, float]  # target, law, noise
+Case = tuple[float, str, float]  # target, law, noise
 
 
-def simulation(job: tuple[Cell, int, int]) -> dict[str, np.ndarray]:
+def simulation(job: tuple[Case, int, int]) -> dict[str, np.ndarray]:
     """Δφ and both ends of its interval (K, 3) by either method, of K sweeps."""
     (target, law, noise), n, seed = job
     known, exact = pair(target, law)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from typing import Self
 
 import numpy as np
 from scipy import optimize, stats
@@ -79,17 +80,13 @@ class Difference(Worlds):
             joint=self.joint.only(which),
         )
 
-    def _worlds(self, which: Integers) -> Difference:
-        return replace(
-            self,
-            rows=self.rows[which],
-            target=self.target[which],
-            weights=self.weights[which],
-            n_params=self.n_params[which],
-            names=tuple(self.names[i] for i in which),
-            joint=self.joint.merged(),
-            made=None if self.made is None else self.made._worlds(which),
-        )
+    def merged(self) -> Self:
+        """Worlds that differ in noise alone as one, under one law as well."""
+        return replace(super().merged(), joint=self.joint.merged())
+
+    def _worlds(self, which: Integers) -> Self:
+        made = None if self.made is None else self.made._worlds(which)
+        return replace(super()._worlds(which), joint=self.joint._worlds(which), made=made)
 
     def knowing(self, made: Integers) -> Difference:
         """The same worlds with some candidates (k,) made already, once each, and left out."""

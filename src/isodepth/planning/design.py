@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from scipy import stats
@@ -64,7 +65,7 @@ class Worlds:
         """
         return replace(self, rows=self.rows / np.sqrt(cost)[:, None], known=None, n_known=0)
 
-    def merged(self) -> Worlds:
+    def merged(self) -> Self:
         """Worlds that differ in noise alone as one, of the same average variance.
 
         A noise k times as large has k² times the variance whatever the runs are.
@@ -81,7 +82,7 @@ class Worlds:
         ]
         return replace(self._worlds(first), weights=np.array(weights))
 
-    def _worlds(self, which: Integers) -> Worlds:
+    def _worlds(self, which: Integers) -> Self:
         """Some of the worlds: indices (k,)."""
         return replace(
             self,

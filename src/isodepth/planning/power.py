@@ -15,13 +15,12 @@ from isodepth.errors import InputError
 from isodepth.laws import Array, Bools
 from isodepth.planning.candidates import candidates_of_runs
 from isodepth.planning.choice import best_for
-from isodepth.planning.design import LEVEL, Limits, Worlds, continuous
+from isodepth.planning.design import LEVEL, USELESS, Limits, Worlds, continuous
 from isodepth.planning.worlds import Candidates
 
 _CHECK_SHARE = 0.1  # of the designs drawn, as `plan --target-ci` holds it by default
 _POINTS = 5  # designs drawn below the cheapest layout's FLOPs
 _LEAST_RUNS = 9  # of the cheapest cell that the cheapest design drawn may cost
-_TELLS_NOTHING = 1.0  # a half-width of φ
 _D_STEPS = 500
 
 
@@ -90,7 +89,7 @@ def layout_curve(worlds: Worlds, candidates: Candidates, name: str) -> Curve:
     for highest in np.unique(candidates.budget_flops)[1:]:  # one budget can't tell the two terms
         used = (candidates.budget_flops <= highest).astype(float)
         half = worlds.half_width(used)
-        if half < _TELLS_NOTHING:
+        if half < USELESS:
             flops.append(float(used @ candidates.flops))
             halves.append(half)
     return Curve(name=name, flops=tuple(flops), half_width=tuple(halves), whole_runs=True)
@@ -106,7 +105,7 @@ def design_curve(worlds: Worlds, candidates: Candidates, at: tuple[float, ...]) 
         choice = best_for(
             worlds, candidates, point, limits=Limits(), check_share=_CHECK_SHARE, ideal=ideal
         )
-        if choice.half_width < _TELLS_NOTHING:
+        if choice.half_width < USELESS:
             flops.append(point)
             halves.append(choice.half_width)
     return Curve(
