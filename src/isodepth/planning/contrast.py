@@ -14,7 +14,7 @@ Markov), so that what bounds its variance bounds the other's too.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Self
 
 import numpy as np
@@ -156,14 +156,27 @@ class Difference(Worlds):
         now = self._now(counts)
         (p, q), (x, y), (u, v) = now.pulls, now.shared, now.solved
         a, b = now.inverses
-        to_a, to_b = self.rows @ a, self.rows @ b
-        h, k = (_dots(to, self.rows) for to in (to_a, to_b))
+        crossed = a @ now.both @ b
+        h, k, between = self._forms(a, b, (crossed + crossed.swapaxes(1, 2)) / 2)
         less_u, less_v = p / (1 + h), q / (1 + k)
         cross = -less_u * x - less_v * y
-        cross += less_u * less_v * now.lent * (1 + _dots(to_a @ now.both, to_b))
+        cross += less_u * less_v * now.lent * (1 + between)
         value = _form(u, now.first) + _form(v, now.second) - 2 * _bilinear(u, now.both, v)
         after = value[:, None] - p * less_u - q * less_v - 2 * cross
         return np.asarray(self.weights @ np.maximum(after, LEAST_LEFT * value[:, None]))
+
+    @cached_property
+    def _products(self) -> Array:
+        """(S, n, p(p + 1)/2): the products of two entries of every row, one of each pair."""
+        first, second = np.triu_indices(self.rows.shape[2])
+        twice = np.where(first == second, 1.0, 2.0)
+        return self.rows[:, :, first] * self.rows[:, :, second] * twice
+
+    def _forms(self, *matrices: Array) -> Array:
+        """gᵀMg of every row under symmetric matrices (S, p, p): one (S, n) a matrix."""
+        pairs = np.triu_indices(self.rows.shape[2])
+        flat = np.stack([one[:, *pairs] for one in matrices], axis=2)
+        return np.moveaxis(self._products @ flat, 2, 0)
 
     def _now(self, counts: Array | Integers) -> _Now:
         lent = self._lent(counts)
