@@ -32,6 +32,7 @@ from scipy import stats
 import isodepth
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.estimate import estimate
+from isodepth.fitting.noise import noise_scale
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.seeds import seeds
 from isodepth.fitting.solver import minimise
@@ -179,7 +180,13 @@ def simulation(job: tuple[Case, int, int, int]) -> Found:
     if units != {"losses"}:
         raise SystemExit(f"{wish}: these sweeps are not resampled by losses")
     noises = np.random.default_rng([seed, 1]).normal(size=(n, RESAMPLES, problem.n))
-    again = np.concatenate([simulated(problem, one, noises[k]) for k, one in enumerate(fits)])
+    scales = [noise_scale(problem, one.objective, p) for one in fits]
+    again = np.concatenate(
+        [
+            simulated(problem, one, sigma * noises[k] / problem.scale)
+            for k, (one, sigma) in enumerate(zip(fits, scales, strict=True))
+        ]
+    )
     start = np.repeat(theta, RESAMPLES, axis=0)
     draws = minimise(problem.batch(again), start, max_steps=RESAMPLE_STEPS).theta
     half = []

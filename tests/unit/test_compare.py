@@ -1,6 +1,7 @@
 """`compare` on known answers: recipes whose φ is known, splits that must add up, real signs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isodepth import InputError, account, compare, load_runs
+from isodepth.fitting.estimate import estimate
 from isodepth.fitting.problem import Conventions
 from isodepth.recipes.channels import CHANNELS, shapley
-from isodepth.recipes.pair import Cost, fit_pair, pair_of
+from isodepth.recipes.pair import Cost, Fitted, fit_pair, noise_of, pair_of
 from isodepth.recipes.result import Alternative, Comparison
 from isodepth.recipes.verdict import qualified, verdict_of
 
@@ -62,12 +64,37 @@ def test_losses_are_simulated_where_a_phi_hangs_on_one_group():
     draws = pair.draw(400, 0)
     assert draws.unit == "losses"
     sides = {method: fit_pair(pair, method, draws)[0] for method in ("separate", "joint")}
-    assert sides["separate"].recipe.resamples.freedom == pair.recipe.n - 6
+    freedom = sides["separate"].recipe.resamples.freedom
+    # no less than of either fit alone, and than runs − parameters of both; less than their sum
+    own = pair.baseline.n - 6, pair.recipe.n - 6
+    assert max(*own, pair.both.n - 12) <= freedom < sum(own)
+    assert sides["separate"].baseline.resamples.freedom == freedom
     assert sides["joint"].recipe.resamples.freedom == pair.both.n - 7
     for found in sides.values():
         # the runs both share cancel: Δφ spreads less than two independent φ would
         one = [side.resamples.theta[:, -1].std() for side in (found.baseline, found.recipe)]
         assert found.delta_draws.std() < 0.95 * np.hypot(*one)
+
+
+def test_one_noise_is_pooled_over_two_fits_that_share_runs():
+    frame = two_recipes(noise=0.002).frame
+    pair = pair_of(load_runs(frame), "baseline", "probe", Conventions(estimator="lsq"))
+    one, two = (
+        Fitted(problem=problem, best=estimate(problem), rows=rows)
+        for problem, rows in ((pair.baseline, pair.in_baseline), (pair.recipe, pair.in_recipe))
+    )
+    squares = 2 * (one.best.objective + two.best.objective)  # each run's residuals, scaled
+    free = pair.baseline.n + pair.recipe.n - 12
+    both = noise_of(pair.both, [one, two])
+    assert both.scale == pytest.approx(np.sqrt(squares / free))
+    # a fit alone is n − p, the same fit twice no more than once, two that share nothing their sum
+    assert noise_of(pair.both, [one]).freedom == pair.baseline.n - 6
+    assert noise_of(pair.both, [one, one]) == noise_of(pair.both, [one])
+    apart = replace(two, rows=np.arange(pair.baseline.n, pair.baseline.n + pair.recipe.n))
+    more = pd.concat([frame, frame.assign(run_id=frame["run_id"] + "-again")])
+    twice = pair_of(load_runs(more), "baseline", "probe", Conventions())
+    assert noise_of(twice.both, [one, apart]).freedom == free
+    assert max(pair.baseline.n, pair.recipe.n) - 6 < both.freedom < free
 
 
 def test_paired_resamples_draw_shared_groups_alike():

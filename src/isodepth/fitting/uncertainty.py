@@ -79,7 +79,10 @@ def resample(
     start (n, p): where the same resamples ended under nearly the same problem.
     """
     if unit == "losses":
-        drawn = simulated(problem, fitted, standard_noise(problem.n, n, seed))
+        sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
+        drawn = simulated(
+            problem, fitted, sigma * standard_noise(problem.n, n, seed) / problem.scale
+        )
         theta = refit(problem, fitted, log_loss=drawn, start=start)
         return Resamples(theta=theta, unit=unit, n_units=problem.n)
     labels = problem.groups if unit == "groups" else np.arange(problem.n)
@@ -111,9 +114,8 @@ def standard_noise(n_runs: int, n: int, seed: int) -> Array:
 
 
 def simulated(problem: Problem, fitted: Estimate, noise: Array) -> Array:
-    """Log losses (n, runs) from the fitted law and noise (n, runs) of standard deviation 1."""
-    sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
-    return np.log(problem.predict(fitted.theta)[0]) + sigma * noise / problem.scale
+    """Log losses (n, runs) from the fitted law and their noise (n, runs)."""
+    return np.log(problem.predict(fitted.theta)[0]) + noise
 
 
 def draw(labels: Integers, n: int, seed: int) -> Array:

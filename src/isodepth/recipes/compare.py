@@ -181,9 +181,9 @@ def _interval_method(pair: Pair, resamples: Resamples | None) -> str:
         return "none (no resamples)"
     if resamples.unit == "losses":
         return (
-            "losses simulated from the fits with independent noise, the same noise for both "
-            f"recipes' shared runs: standard error × Student's t, {resamples.freedom} degrees of "
-            "freedom"
+            "losses simulated from the fits with independent noise, as large for both recipes and "
+            f"the same for runs they share: standard error × Student's t, {resamples.freedom} "
+            "degrees of freedom"
         )
     units = "(recipe, r, budget) groups" if pair.both.budgets is not None else "runs"
     return (

@@ -22,6 +22,7 @@ import pandas as pd
 from isodepth.errors import InputError
 from isodepth.fitting.estimate import Estimate, estimate, refit
 from isodepth.fitting.identify import identify
+from isodepth.fitting.noise import noise_scale
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.result import FittedLaw
 from isodepth.fitting.uncertainty import (
@@ -50,18 +51,76 @@ class Draws:
     n_groups: int  # of runs
 
     def refit(
-        self, problem: Problem, best: Estimate, rows: Integers, start: Array | None = None
-    ) -> Array:
-        """θ (B, p) of a problem that holds these rows of `both`."""
-        drawn = self.values[:, rows]
-        if self.unit == "groups":
-            return refit(problem, best, weights=drawn, start=start)
-        return refit(problem, best, log_loss=simulated(problem, best, drawn), start=start)
+        self, both: Problem, fitted: list[Fitted], starts: tuple[Array, ...] = ()
+    ) -> tuple[list[Array], Noise | None]:
+        """θ (B, p) of each fit to runs of `both`, and the noise that simulated losses were given.
 
-    def resamples(self, theta: Array, n_runs: int, n_params: int) -> Resamples:
-        """θ (B, q) of refits of n_runs runs with n_params parameters, q of them kept."""
-        units = self.n_groups if self.unit == "groups" else n_runs - n_params + theta.shape[1]
+        starts: θ (B, p) of each where the same resamples ended under nearly the same problem.
+        """
+        near = starts or (None,) * len(fitted)
+        if self.unit == "groups":
+            return [
+                refit(one.problem, one.best, weights=self.values[:, one.rows], start=start)
+                for one, start in zip(fitted, near, strict=True)
+            ], None
+        noise = noise_of(both, fitted)
+        drawn = noise.scale * self.values / both.scale
+        return [
+            refit(
+                one.problem,
+                one.best,
+                log_loss=simulated(one.problem, one.best, drawn[:, one.rows]),
+                start=start,
+            )
+            for one, start in zip(fitted, near, strict=True)
+        ], noise
+
+    def resamples(self, theta: Array, noise: Noise | None) -> Resamples:
+        """θ (B, q) of refits, as `refit` returned them with their noise."""
+        units = self.n_groups if noise is None else noise.freedom + theta.shape[1]
         return Resamples(theta=theta, unit=self.unit, n_units=units)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A problem that holds some of the runs of both recipes, and its optimum."""
+
+    problem: Problem
+    best: Estimate
+    rows: Integers  # rows of `both` that are its runs, in its order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """One noise of all runs, as fits to some of them tell it together."""
+
+    scale: float  # σ of the log loss's residuals, scaled as those of `both`
+    freedom: int  # degrees of freedom
+
+
+def noise_of(both: Problem, fitted: list[Fitted]) -> Noise:
+    """The fits' noises pooled by their degrees of freedom, runs − parameters each.
+
+    Runs that two fits share count in both, so the sum of squares yᵀSy, S = Σ(I − H) with each fit's
+    hat matrix H, has as many degrees of freedom as a χ² of its mean and variance: (tr S)² / tr S²
+    (Satterthwaite 1946, Biometrics Bulletin 2, 110), rounded down. For one fit that is n − p.
+    Fits with as many parameters as runs tell no noise; at least one must tell it.
+    """
+    squares, residual = 0.0, np.zeros((both.n, both.n))
+    for one in fitted:
+        problem, theta, rows = one.problem, one.best.theta, one.rows
+        free = problem.n - theta.size
+        if free < 1:
+            continue
+        sigma = noise_scale(problem, one.best.objective, theta.size)
+        unit = np.exp(np.log(both.scale[rows] / problem.scale).mean())
+        squares += free * (sigma * unit) ** 2
+        jacobian = problem.law.evaluate(theta[None], problem.design).jacobian[0] * problem.scale
+        q, _ = np.linalg.qr(jacobian.T)
+        residual[np.ix_(rows, rows)] += np.eye(problem.n) - q @ q.T
+    total = float(np.trace(residual))
+    freedom = total**2 / float((residual**2).sum())
+    return Noise(scale=float(np.sqrt(squares / total)), freedom=int(freedom + 1e-9))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,18 +314,19 @@ def fit_pair(
     start: what the same pair returned under nearly equal conventions.
     """
     if method == "joint":
-        problems, rows = [pair.both], [np.arange(pair.both.n)]
+        posed = [(pair.both, np.arange(pair.both.n))]
     else:
-        problems, rows = [pair.baseline, pair.recipe], [pair.in_baseline, pair.in_recipe]
-    found, drawn = [], []
-    for i, (problem, at) in enumerate(zip(problems, rows, strict=True)):
-        best = estimate(problem, None if start is None else start.seeds[i])
-        found.append(best)
-        if draws is not None:
-            near = start.draws[i] if start and start.draws else None
-            drawn.append(draws.refit(problem, best, at, near))
-    sides = _sides(pair, method, problems, found, draws, drawn)
-    seeds = tuple(np.vstack([best.theta, best.starts[:_NEAR]]) for best in found)
+        posed = [(pair.baseline, pair.in_baseline), (pair.recipe, pair.in_recipe)]
+    fitted = [
+        Fitted(problem=p, best=estimate(p, start.seeds[i] if start else None), rows=rows)
+        for i, (p, rows) in enumerate(posed)
+    ]
+    drawn: list[Array] = []
+    noise = None
+    if draws is not None:
+        drawn, noise = draws.refit(pair.both, fitted, start.draws if start else ())
+    sides = _sides(pair, method, fitted, draws, drawn, noise)
+    seeds = tuple(np.vstack([one.best.theta, one.best.starts[:_NEAR]]) for one in fitted)
     return sides, Start(seeds=seeds, draws=tuple(drawn))
 
 
@@ -276,28 +336,28 @@ _NEAR = 5  # starts besides the optimum, for nearly equal problems
 def _sides(
     pair: Pair,
     method: Method,
-    problems: list[Problem],
-    found: list[Estimate],
+    fitted: list[Fitted],
     draws: Draws | None,
     drawn: list[Array],
+    noise: Noise | None,
 ) -> Sides:
+    problems = [one.problem for one in fitted]
+    thetas = [one.best.theta for one in fitted]
+    missing = {}
     if method == "joint":
-        problem, best = problems[0], found[0]
-        known = identify(problem, best.theta)
-        keep = _columns(problem)
-        thetas = [best.theta[columns] for columns in keep]
-        kept = [drawn[0][:, columns] for columns in keep] if drawn else []
+        known = identify(problems[0], thetas[0])
         missing = {
             side: known.missing[name]
             for side, name in zip(("baseline", "recipe"), _PHI, strict=True)
             if name in known.missing
         }
-        problems = [problem, problem]
+        keep = _columns(problems[0])
+        problems = problems * 2
+        thetas = [thetas[0][columns] for columns in keep]
+        drawn = [drawn[0][:, columns] for columns in keep] if drawn else []
     else:
-        thetas, kept = [best.theta for best in found], drawn
-        missing = {}
-        for side, own, best in zip(("baseline", "recipe"), problems, found, strict=True):
-            why = identify(own, best.theta).missing.get("phi")
+        for side, problem, theta in zip(("baseline", "recipe"), problems, thetas, strict=True):
+            why = identify(problem, theta).missing.get("phi")
             if why:
                 missing[side] = why
     levels = (pair.baseline.frame["recurrences"], pair.recipe.frame["recurrences"])
@@ -310,9 +370,7 @@ def _sides(
             theta=thetas[i],
             log_n0=problem.design.log_n0,
             log_d0=problem.design.log_d0,
-            resamples=None
-            if draws is None
-            else draws.resamples(kept[i], problem.n, len(problem.theta_names)),
+            resamples=None if draws is None else draws.resamples(drawn[i], noise),
         )
         for i, problem in enumerate(problems)
     ]
@@ -321,7 +379,7 @@ def _sides(
         baseline=laws[0],
         recipe=laws[1],
         missing=missing,
-        converged=all(best.converged for best in found),
+        converged=all(one.best.converged for one in fitted),
     )
 
 
@@ -361,8 +419,9 @@ def cost_of(pair: Pair, without: Array, draws: Draws | None) -> Cost | None:
     delta = best.theta[-2] - best.theta[-3]
     ends = phi_ends = None
     if draws is not None:
-        theta = draws.refit(problem, best, np.arange(problem.n))
-        drawn = draws.resamples(theta, problem.n, theta.shape[1])
+        one = Fitted(problem=problem, best=best, rows=np.arange(problem.n))
+        (theta,), noise = draws.refit(problem, [one])
+        drawn = draws.resamples(theta, noise)
         low, high = drawn.interval(float(best.theta[-1]), theta[:, -1])
         ends = (float(np.exp(low)), float(np.exp(high)))
         phi_ends = drawn.interval(float(delta), theta[:, -2] - theta[:, -3])
