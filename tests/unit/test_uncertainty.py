@@ -100,6 +100,16 @@ def test_noise_is_found_from_the_objective_however_many_runs_it_interpolates(del
     assert np.sqrt(np.mean(squares)) == pytest.approx(noise, rel=0.08)
 
 
+@pytest.mark.parametrize("objective", [0.0, 1e-300, 1e-250, 1e-30])
+@pytest.mark.parametrize("delta", [1e-3, np.inf])
+def test_losses_exactly_on_a_law_have_a_noise_too_and_it_is_least_squares(objective, delta):
+    p = problem(noise=0.0, estimator="lsq" if np.isinf(delta) else "huber")
+    sigma = noise_scale(p, objective, 6)
+    assert 0 < sigma < 1e-14
+    if objective > 1e-290:
+        assert sigma == pytest.approx(np.sqrt(2 * objective / (p.n - 6)), rel=1e-6)
+
+
 def few_groups():
     """r = 1 at one budget only, four widths; r = 8 at three budgets."""
     frame = sweep(noise=0.003, seed=3, recurrences=(1, 8)).used

@@ -13,6 +13,9 @@ from scipy import optimize, stats
 
 from isodepth.fitting.problem import Problem
 
+_ALL_INSIDE = 40.0  # thresholds in σ beyond which normal noise, in double precision, never lies
+_LEAST = 1e-300  # a run's share of the objective: losses on a law exactly have a noise all the same
+
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
@@ -33,7 +36,7 @@ class Moments:
 
 def moments(k: float) -> Moments:
     """The expectations in closed form; k > 0, inf for least squares."""
-    if np.isinf(k):
+    if k > _ALL_INSIDE:
         return Moments(loss=0.5, square=1.0, slope=1.0)
     density, beyond = float(stats.norm.pdf(k)), float(stats.norm.sf(k))
     inside = 1.0 - 2.0 * beyond
@@ -55,6 +58,7 @@ def noise_scale(problem: Problem, objective: float, n_params: int) -> float:
     Needs n > p.
     """
     n, delta = problem.n, problem.delta
+    objective = max(objective, n * _LEAST)
     if np.isinf(delta):
         return float(np.sqrt(2.0 * objective / (n - n_params)))
 
@@ -64,7 +68,7 @@ def noise_scale(problem: Problem, objective: float, n_params: int) -> float:
         return sigma**2 * (n * at.loss - 0.5 * n_params * at.square / at.slope) - objective
 
     # from noise far below δ, where it is least squares', to so large that ρ is |residual|·δ
-    low = 0.5 * np.log(objective / n + 1e-300)
+    low = 0.5 * np.log(objective / n)
     high = np.log(delta + 10.0 * objective / (delta * (n - n_params)) + np.exp(low))
     while excess(high) < 0:
         high += 1.0
