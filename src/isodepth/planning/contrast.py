@@ -30,8 +30,33 @@ _QUANTILES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """Candidates that the same fits may use."""
+
+    which: Integers  # (m,) of the n
+    rows: Array  # (S, m, p)
+    baseline: bool  # the baseline's fit uses them
+    recipe: bool  # the recipe's may
+
+    @cached_property
+    def _products(self) -> Array:
+        """(S, m, p(p + 1)/2): the products of two entries of every row, one of each pair."""
+        first, second = self._pairs
+        twice = np.where(first == second, 1.0, 2.0)
+        return np.ascontiguousarray(self.rows[:, :, first] * self.rows[:, :, second] * twice)
+
+    @cached_property
+    def _pairs(self) -> tuple[Integers, Integers]:
+        return np.triu_indices(self.rows.shape[2])
+
+    def forms(self, matrix: Array) -> Array:
+        """gᵀMg (S, m) of every row under symmetric matrices (S, p, p)."""
+        return _times(self._products, matrix[:, *self._pairs])
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Now:
-    """What a design gives, and what one more run meets; in pairs for the two fits."""
+    """What a design gives; in pairs for the two fits."""
 
     lent: Bools  # (n,) candidates that both fits use
     first: Array  # (S, p, p) information of the baseline's fit, A
@@ -39,8 +64,18 @@ class _Now:
     both: Array  # (S, p, p) of the runs in both, S
     inverses: tuple[Array, Array]  # A⁻¹, B⁻¹
     solved: tuple[Array, Array]  # (S, p) u = A⁻¹c, v = B⁻¹c
-    pulls: tuple[Array, Array]  # (S, n) gᵀu, gᵀv; 0 for a run that the fit doesn't use
-    shared: tuple[Array, Array]  # (S, n) gᵀA⁻¹Sv, gᵀB⁻¹Su; likewise
+    shared: tuple[Array, Array]  # (S, p) A⁻¹Sv, B⁻¹Su
+
+    def met_by(self, kind: _Kind) -> tuple[Array, Array, Array, Array]:
+        """gᵀu, gᵀA⁻¹Sv, gᵀv, gᵀB⁻¹Su (S, m) each; 0 for a run that the fit doesn't use."""
+        none = np.zeros(kind.rows.shape[:2])
+        pairs = list(zip(self.solved, self.shared, strict=True))
+        p, x = (_times(kind.rows, one) for one in pairs[0]) if kind.baseline else (none, none)
+        q, y = (_times(kind.rows, one) for one in pairs[1]) if kind.recipe else (none, none)
+        if kind.baseline and kind.recipe:
+            used = self.lent[kind.which]
+            q, y = q * used, y * used
+        return p, x, q, y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +179,14 @@ class Difference(Worlds):
         May be negative: a run of one fit alone loosens what the two have in common.
         """
         now = self._now(counts)
-        (p, q), (x, y) = now.pulls, now.shared
-        gained = p**2 + q**2 - 2 * p * x - 2 * q * y + 2 * p * q * now.lent
-        return np.asarray(self.weights @ gained)
+        gained = np.empty(self.own.size)
+        for kind in self._kinds:
+            p, x, q, y = now.met_by(kind)
+            both = now.lent[kind.which]
+            gained[kind.which] = self.weights @ (
+                p * (p - 2 * x) + q * (q - 2 * y) + 2 * p * q * both
+            )
+        return gained
 
     def after_adding(self, counts: Array | Integers) -> Array:
         """The average variance (n,) after one more run of each candidate (Sherman–Morrison).
@@ -154,29 +194,34 @@ class Difference(Worlds):
         What the recipe's first run of a budget makes be lent is left out.
         """
         now = self._now(counts)
-        (p, q), (x, y), (u, v) = now.pulls, now.shared, now.solved
-        a, b = now.inverses
-        crossed = a @ now.both @ b
-        h, k, between = self._forms(a, b, (crossed + crossed.swapaxes(1, 2)) / 2)
-        less_u, less_v = p / (1 + h), q / (1 + k)
-        cross = -less_u * x - less_v * y
-        cross += less_u * less_v * now.lent * (1 + between)
+        (u, v), (a, b) = now.solved, now.inverses
         value = _form(u, now.first) + _form(v, now.second) - 2 * _bilinear(u, now.both, v)
-        after = value[:, None] - p * less_u - q * less_v - 2 * cross
-        return np.asarray(self.weights @ np.maximum(after, LEAST_LEFT * value[:, None]))
+        after = np.empty(self.own.size)
+        for kind in self._kinds:
+            p, x, q, y = now.met_by(kind)
+            less_u = p / (1 + kind.forms(a)) if kind.baseline else p
+            less_v = q / (1 + kind.forms(b)) if kind.recipe else q
+            gained = less_u * (p - 2 * x) + less_v * (q - 2 * y)
+            if kind.baseline and kind.recipe:
+                crossed = a @ now.both @ b
+                between = kind.forms((crossed + crossed.swapaxes(1, 2)) / 2)
+                gained += 2 * less_u * less_v * now.lent[kind.which] * (1 + between)
+            left = np.maximum(value[:, None] - gained, LEAST_LEFT * value[:, None])
+            after[kind.which] = self.weights @ left
+        return after
 
     @cached_property
-    def _products(self) -> Array:
-        """(S, n, p(p + 1)/2): the products of two entries of every row, one of each pair."""
-        first, second = np.triu_indices(self.rows.shape[2])
-        twice = np.where(first == second, 1.0, 2.0)
-        return self.rows[:, :, first] * self.rows[:, :, second] * twice
-
-    def _forms(self, *matrices: Array) -> Array:
-        """gᵀMg of every row under symmetric matrices (S, p, p): one (S, n) a matrix."""
-        pairs = np.triu_indices(self.rows.shape[2])
-        flat = np.stack([one[:, *pairs] for one in matrices], axis=2)
-        return np.moveaxis(self._products @ flat, 2, 0)
+    def _kinds(self) -> tuple[_Kind, ...]:
+        """The candidates by the fits that may use them."""
+        return tuple(
+            _Kind(which=which, rows=self.rows[:, which], baseline=baseline, recipe=recipe)
+            for members, baseline, recipe in (
+                (~self.own & ~self.lent, True, False),
+                (self.own, False, True),
+                (self.lent, True, True),
+            )
+            if (which := np.flatnonzero(members)).size
+        )
 
     def _now(self, counts: Array | Integers) -> _Now:
         lent = self._lent(counts)
@@ -184,12 +229,6 @@ class Difference(Worlds):
         first, second = self._ridge + first, self._ridge + second
         a, b = np.asarray(np.linalg.inv(first)), np.asarray(np.linalg.inv(second))
         u, v = _times(a, self.target), _times(b, self.target)
-        fits = ((a, u, v, ~self.own), (b, v, u, self.own | lent[0]))
-        pulls = tuple(_times(self.rows, own) * mine for _, own, _, mine in fits)
-        shared = tuple(
-            _times(self.rows, _times(inverse, _times(both, other))) * mine
-            for inverse, _, other, mine in fits
-        )
         return _Now(
             lent=lent[0],
             first=first,
@@ -197,8 +236,7 @@ class Difference(Worlds):
             both=both,
             inverses=(a, b),
             solved=(u, v),
-            pulls=(pulls[0], pulls[1]),
-            shared=(shared[0], shared[1]),
+            shared=(_times(a, _times(both, v)), _times(b, _times(both, u))),
         )
 
 
@@ -228,13 +266,29 @@ class _Unshared(Difference):
     """The sum of the variances of the two φ."""
 
     def variances(self, counts: Array | Integers) -> Array:
-        now = self._now(counts)
-        u, v = now.solved
+        u, v, _ = self._solved(counts)
         return _dots(u, self.target) + _dots(v, self.target)
 
     def sensitivity(self, counts: Array | Integers) -> Array:
-        p, q = self._now(counts).pulls
-        return np.asarray(self.weights @ (p**2 + q**2))
+        u, v, lent = self._solved(counts)
+        gained = np.zeros(self.own.size)
+        for kind in self._kinds:
+            if kind.recipe:
+                ours = ~self.lent[kind.which] | lent[kind.which]
+                gained[kind.which] += self.weights @ _times(kind.rows, v) ** 2 * ours
+            if kind.baseline:
+                gained[kind.which] += self.weights @ _times(kind.rows, u) ** 2
+        return gained
+
+    def _solved(self, counts: Array | Integers) -> tuple[Array, Array, Bools]:
+        """A⁻¹c and B⁻¹c (S, p), and which candidates (n,) both fits use."""
+        lent = self._lent(counts)
+        first, second, _ = self._informations(counts, lent)
+        u, v = (
+            np.asarray(np.linalg.solve(self._ridge + m, self.target[:, :, None])[:, :, 0])
+            for m in (first, second)
+        )
+        return u, v, lent[0]
 
 
 def contrast(

@@ -261,9 +261,7 @@ def exact(
     Starts from the continuous optimum rounded down, adds the run of largest gain per FLOP while
     one fits, then exchanges one run for another (Fedorov 1972) or adds one while that lowers the
     variance. fixed (n,): runs that must be held. `ideal`: the continuous optimum where it is known.
-    dearer (n,): a good design for more FLOPs, to search from as well, by taking runs away; where
-    the worlds are no linear model, instead: the optimum of the stand-in is then far off, and
-    searching from it costs most of the time and was never the best.
+    dearer (n,): a good design for more FLOPs, to search from as well, by taking runs away.
     Raises InputError where not one run fits, or the fixed ones don't.
     """
     held = np.zeros(cost.size, dtype=int) if fixed is None else fixed
@@ -282,9 +280,7 @@ def exact(
     must = held if dearer is None else held + dearer
     near = np.union1d(np.argsort(-slope, kind="stable")[:_EXCHANGED], np.flatnonzero(must))
     some, price, floor = worlds.only(near), cost[near], held[near]
-    starts: list[Integers] = []
-    if dearer is None or worlds.easier is worlds:
-        starts = _roundings(best.shares[near], price, flops, limits, floor)
+    starts = _roundings(best.shares[near], price, flops, limits, floor)
     if dearer is not None:
         starts.append(_lightened(some, price, flops, limits, floor, dearer[near]))
     found = [_exchanged(some, price, flops, limits, floor, start) for start in starts]
