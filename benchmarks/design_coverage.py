@@ -32,7 +32,7 @@ from scipy import stats
 import isodepth
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.estimate import estimate
-from isodepth.fitting.noise import noise_scale
+from isodepth.fitting.noise import noise_freedom, noise_scale
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.seeds import seeds
 from isodepth.fitting.solver import minimise
@@ -181,6 +181,7 @@ def simulation(job: tuple[Case, int, int, int]) -> Found:
         raise SystemExit(f"{wish}: these sweeps are not resampled by losses")
     noises = np.random.default_rng([seed, 1]).normal(size=(n, RESAMPLES, problem.n))
     scales = [noise_scale(problem, one.objective, p) for one in fits]
+    freedoms = np.array([noise_freedom(problem, sigma, p) for sigma in scales])
     again = np.concatenate(
         [
             simulated(problem, one, sigma * noises[k] / problem.scale)
@@ -191,14 +192,14 @@ def simulation(job: tuple[Case, int, int, int]) -> Found:
     draws = minimise(problem.batch(again), start, max_steps=RESAMPLE_STEPS).theta
     half = []
     for k, one in enumerate(draws.reshape(n, RESAMPLES, p)):
-        sample = Resamples(theta=one, unit="losses", n_units=problem.n)
+        sample = Resamples(theta=one, unit="losses", n_units=p + freedoms[k])
         low, high = sample.interval(theta[k, at], one[:, at])
         half.append((high - low) / 2)
     # the profile's interval holds φ where the objective there lies below the threshold
     there = theta.copy()
     there[:, at] = held
     risen = minimise(problem.batch(drawn), there, fixed=np.arange(p) == at).objective
-    t = float(stats.t.ppf(0.975, problem.n - p))
+    t = stats.t.ppf(0.975, freedoms)
     unit = np.array([likelihood_unit(problem, one) for one in fits])
     by_groups = []
     for k in range(min(groups, n)):

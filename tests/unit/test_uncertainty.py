@@ -9,7 +9,7 @@ from scipy import stats
 
 from isodepth.fitting.estimate import estimate
 from isodepth.fitting.identify import standard_errors
-from isodepth.fitting.noise import moments, noise_scale
+from isodepth.fitting.noise import moments, noise_freedom, noise_scale
 from isodepth.fitting.problem import Conventions, build
 from isodepth.fitting.solver import minimise
 from isodepth.fitting.uncertainty import Resamples, profile, resample, resampling
@@ -98,6 +98,26 @@ def test_noise_is_found_from_the_objective_however_many_runs_it_interpolates(del
     found = minimise(few.batch(drawn), np.repeat(best.theta[None], 300, axis=0))
     squares = [noise_scale(few, value, 6) ** 2 for value in found.objective]
     assert np.sqrt(np.mean(squares)) == pytest.approx(noise, rel=0.08)
+    # as a χ² of so many degrees of freedom would vary; 300 draws tell a variance to 8% or so
+    seen = 2 * np.mean(squares) ** 2 / np.var(squares)
+    assert seen == pytest.approx(noise_freedom(few, noise, 6), rel=0.2)
+
+
+@pytest.mark.parametrize("k", [1e-4, 0.1, 0.7, 1.345, 3.0, 39.0])
+def test_moments_of_hubers_loss_are_their_integrals(k):
+    z = np.linspace(-12, 12, 400_001)
+    weight = stats.norm.pdf(z) * (z[1] - z[0])
+    loss = np.where(np.abs(z) < k, z**2 / 2, k * np.abs(z) - k**2 / 2)
+    of = moments(k)
+    assert of.loss == pytest.approx(loss @ weight, rel=1e-6)
+    assert of.loss_square == pytest.approx(loss**2 @ weight, rel=1e-6)
+    assert of.square == pytest.approx(np.minimum(np.abs(z), k) ** 2 @ weight, rel=1e-6)
+
+
+def test_a_run_gives_the_noise_a_degree_of_freedom_by_least_squares_and_less_by_huber():
+    assert moments(np.inf).freedom == 1
+    assert moments(1e-5).freedom == pytest.approx(1 / (np.pi - 2), rel=1e-3)
+    assert 0.87 < moments(0.5).freedom < moments(2.0).freedom < 1
 
 
 @pytest.mark.parametrize("objective", [0.0, 1e-300, 1e-250, 1e-30])
@@ -129,8 +149,9 @@ def test_simulated_losses_agree_with_the_jacobian():
     p = few_groups()
     best = estimate(p)
     sample = resample(p, best, 800, 0, "losses")
-    assert (sample.n_units, sample.freedom) == (p.n, p.n - 6)
     sigma = noise_scale(p, best.objective, 6)
+    assert 0.87 * (p.n - 6) < sample.freedom < p.n - 6
+    assert sample.freedom == pytest.approx(noise_freedom(p, sigma, 6))
     jac = p.law.evaluate(best.theta[None], p.design).jacobian[0]
     error = sigma * np.sqrt(np.linalg.inv(jac @ jac.T)[5, 5] * moments(p.delta / sigma).variance)
     assert sample.standard_error(sample.theta[:, 5]) == pytest.approx(error, rel=0.2)

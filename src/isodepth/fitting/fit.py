@@ -281,12 +281,12 @@ def _method(problem: Problem, resamples: Resamples | None) -> str:
     if resamples.unit == "losses":
         return (
             "losses simulated from the fit with independent noise: standard error × Student's t, "
-            f"{resamples.freedom} degrees of freedom"
+            f"{resamples.freedom:.3g} degrees of freedom"
         )
     units = "(recipe, r, budget) groups" if problem.budgets is not None else "runs"
     return (
-        f"bootstrap over {resamples.n_units} {units}: standard error × Student's t, "
-        f"{resamples.freedom} degrees of freedom"
+        f"bootstrap over {resamples.n_units:g} {units}: standard error × Student's t, "
+        f"{resamples.freedom:g} degrees of freedom"
     )
 
 

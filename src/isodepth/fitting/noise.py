@@ -22,6 +22,7 @@ class Moments:
     """Expectations at standard normal noise and threshold k = δ / σ."""
 
     loss: float  # E ρ
+    loss_square: float  # E ρ²
     square: float  # E ψ²
     slope: float  # E ψ′
 
@@ -33,16 +34,27 @@ class Moments:
         """
         return self.square / self.slope**2
 
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom that a run gives σ, found from the sum of ρ, over least squares'.
+
+        A χ² of ν degrees of freedom over ν has log σ̂ vary by 1/2ν; here it varies by
+        Var ρ / (n (Eψ′)²), as d Eρ / d log σ = σ²Eψ′ (Stein). 1 as k → ∞, 1/(π − 2) as k → 0.
+        """
+        return self.slope**2 / (2.0 * (self.loss_square - self.loss**2))
+
 
 def moments(k: float) -> Moments:
     """The expectations in closed form; k > 0, inf for least squares."""
     if k > _ALL_INSIDE:
-        return Moments(loss=0.5, square=1.0, slope=1.0)
+        return Moments(loss=0.5, loss_square=0.75, square=1.0, slope=1.0)
     density, beyond = float(stats.norm.pdf(k)), float(stats.norm.sf(k))
     inside = 1.0 - 2.0 * beyond
     within = inside - 2.0 * k * density  # E z² where |z| < k
+    fourth = 3.0 * inside - 2.0 * (k**3 + 3.0 * k) * density  # E z⁴ there
     return Moments(
         loss=0.5 * within + 2.0 * k * density - k**2 * beyond,
+        loss_square=0.25 * fourth + 2.0 * k**2 * beyond * (1.0 + k**2 / 4.0),
         square=within + 2.0 * k**2 * beyond,
         slope=inside,
     )
@@ -75,3 +87,8 @@ def noise_scale(problem: Problem, objective: float, n_params: int) -> float:
     while excess(low) > 0:
         low -= 1.0
     return float(np.exp(optimize.brentq(excess, low, high, xtol=1e-9)))
+
+
+def noise_freedom(problem: Problem, sigma: float, n_params: int) -> float:
+    """Degrees of freedom of σ by `noise_scale`: runs − parameters for least squares, else less."""
+    return (problem.n - n_params) * moments(problem.delta / sigma).freedom

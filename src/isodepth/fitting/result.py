@@ -283,7 +283,7 @@ class Fit:
             else Resamples(
                 theta=np.array(drawn["theta"], dtype=float),
                 unit=drawn["unit"],
-                n_units=int(drawn["n_units"]),
+                n_units=float(drawn["n_units"]),
             ),
         )
         ci95 = {k: None if v is None else tuple(v) for k, v in data["ci95"].items()}

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from isodepth.fitting.estimate import Estimate, refit
-from isodepth.fitting.noise import moments, noise_scale
+from isodepth.fitting.noise import moments, noise_freedom, noise_scale
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.solver import minimise
 from isodepth.laws import Array, Integers
@@ -39,7 +39,7 @@ class Resamples:
 
     theta: Array  # (B, p)
     unit: Resampling  # what was drawn with replacement; losses: simulated for every run
-    n_units: int  # how many there are
+    n_units: float  # how many there are; of losses, those that p parameters leave σ's freedom of
 
     def interval(self, value: float, draws: Array, *, log: bool = False) -> tuple[float, float]:
         """95% interval of a quantity with `value` at the fit and `draws` (B,) at the resamples.
@@ -54,7 +54,7 @@ class Resamples:
         return value - half, value + half
 
     @property
-    def freedom(self) -> int:
+    def freedom(self) -> float:
         """Degrees of freedom of Student's t: of simulated losses those that their noise has."""
         fitted = self.theta.shape[1] if self.unit == "losses" else 1
         return max(self.n_units - fitted, 1)
@@ -84,7 +84,8 @@ def resample(
             problem, fitted, sigma * standard_noise(problem.n, n, seed) / problem.scale
         )
         theta = refit(problem, fitted, log_loss=drawn, start=start)
-        return Resamples(theta=theta, unit=unit, n_units=problem.n)
+        p = fitted.theta.size
+        return Resamples(theta=theta, unit=unit, n_units=p + noise_freedom(problem, sigma, p))
     labels = problem.groups if unit == "groups" else np.arange(problem.n)
     theta = refit(problem, fitted, weights=draw(labels, n, seed), start=start)
     return Resamples(theta=theta, unit=unit, n_units=int(labels.max()) + 1)
@@ -152,9 +153,9 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
     """Profile one θ over six standard errors on either side.
 
     The threshold is that of a likelihood-ratio test with the scale estimated from the objective:
-    2(F − F_min) ≤ t²·σ²Eψ²/Eψ′ with t Student's at n − p degrees of freedom; for least squares
-    σ² = 2F_min/(n − p). For Huber's loss this is the robust likelihood-ratio test (Heritier &
-    Ronchetti 1994) with σ from `noise_scale` and ψ's moments at normal noise.
+    2(F − F_min) ≤ t²·σ²Eψ²/Eψ′ with t Student's at σ's degrees of freedom; for least squares
+    σ² = 2F_min/(n − p) with n − p. For Huber's loss this is the robust likelihood-ratio test
+    (Heritier & Ronchetti 1994) with σ from `noise_scale` and ψ's moments at normal noise.
     """
     at = problem.theta_names.index(name)
     best = fitted.theta[at]
@@ -162,7 +163,7 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
     values = np.linspace(best - reach, best + reach, _PROFILE_POINTS)
     _, objective = held(problem, fitted.theta, name, values)
     objective = np.maximum(objective, fitted.objective)
-    freedom = max(problem.n - fitted.theta.size, 1)
+    freedom = _freedom(problem, fitted)
     t = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
     threshold = fitted.objective + 0.5 * t**2 * likelihood_unit(problem, fitted)
     return Profile(
@@ -195,6 +196,14 @@ def likelihood_unit(problem: Problem, fitted: Estimate) -> float:
     sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
     at = moments(problem.delta / sigma)
     return sigma**2 * at.square / at.slope
+
+
+def _freedom(problem: Problem, fitted: Estimate) -> float:
+    """Of the noise; 1 where no run is left to tell it."""
+    if problem.n <= fitted.theta.size:
+        return 1.0
+    sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
+    return max(noise_freedom(problem, sigma, fitted.theta.size), 1.0)
 
 
 def _crossing(values: Array, objective: Array, threshold: float) -> float | None:

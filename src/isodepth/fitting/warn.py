@@ -78,7 +78,7 @@ def _intervals(fit: Fit, problem: Problem) -> list[str]:
         )
     elif resamples.n_units < _FEW_GROUPS:
         said.append(
-            f"{resamples.n_units} groups of runs are fewer than the {_FEW_GROUPS} at which the "
+            f"{resamples.n_units:g} groups of runs are fewer than the {_FEW_GROUPS} at which the "
             "interval's coverage was measured: it may cover less than 95%"
         )
     phis = [float(a["phi"]) for a in fit.sensitivity if a["phi"] is not None]

@@ -182,13 +182,13 @@ def _interval_method(pair: Pair, resamples: Resamples | None) -> str:
     if resamples.unit == "losses":
         return (
             "losses simulated from the fits with independent noise, as large for both recipes and "
-            f"the same for runs they share: standard error × Student's t, {resamples.freedom} "
+            f"the same for runs they share: standard error × Student's t, {resamples.freedom:.3g} "
             "degrees of freedom"
         )
     units = "(recipe, r, budget) groups" if pair.both.budgets is not None else "runs"
     return (
         f"bootstrap over {pair.n_units} {units}, the same resample for both recipes: standard "
-        f"error × Student's t, {resamples.freedom} degrees of freedom"
+        f"error × Student's t, {resamples.freedom:g} degrees of freedom"
     )
 
 

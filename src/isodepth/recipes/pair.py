@@ -22,7 +22,7 @@ import pandas as pd
 from isodepth.errors import InputError
 from isodepth.fitting.estimate import Estimate, estimate, refit
 from isodepth.fitting.identify import identify
-from isodepth.fitting.noise import noise_scale
+from isodepth.fitting.noise import moments, noise_scale
 from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.result import FittedLaw
 from isodepth.fitting.uncertainty import (
@@ -95,7 +95,7 @@ class Noise:
     """One noise of all runs, as fits to some of them tell it together."""
 
     scale: float  # σ of the log loss's residuals, scaled as those of `both`
-    freedom: int  # degrees of freedom
+    freedom: float  # degrees of freedom
 
 
 def noise_of(both: Problem, fitted: list[Fitted]) -> Noise:
@@ -103,7 +103,8 @@ def noise_of(both: Problem, fitted: list[Fitted]) -> Noise:
 
     Runs that two fits share count in both, so the sum of squares yᵀSy, S = Σ(I − H) with each fit's
     hat matrix H, has as many degrees of freedom as a χ² of its mean and variance: (tr S)² / tr S²
-    (Satterthwaite 1946, Biometrics Bulletin 2, 110), rounded down. For one fit that is n − p.
+    (Satterthwaite 1946, Biometrics Bulletin 2, 110), for Huber's loss times what a run gives
+    (`Moments.freedom`). For one fit that is `noise_freedom`.
     Fits with as many parameters as runs tell no noise; at least one must tell it.
     """
     squares, residual = 0.0, np.zeros((both.n, both.n))
@@ -119,8 +120,9 @@ def noise_of(both: Problem, fitted: list[Fitted]) -> Noise:
         q, _ = np.linalg.qr(jacobian.T)
         residual[np.ix_(rows, rows)] += np.eye(problem.n) - q @ q.T
     total = float(np.trace(residual))
-    freedom = total**2 / float((residual**2).sum())
-    return Noise(scale=float(np.sqrt(squares / total)), freedom=int(freedom + 1e-9))
+    scale = float(np.sqrt(squares / total))
+    freedom = total**2 / float((residual**2).sum()) * moments(both.delta / scale).freedom
+    return Noise(scale=scale, freedom=freedom)
 
 
 @dataclass(frozen=True, kw_only=True)
