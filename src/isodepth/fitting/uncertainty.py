@@ -39,7 +39,7 @@ class Resamples:
 
     theta: Array  # (B, p)
     unit: Resampling  # what was drawn with replacement; losses: simulated for every run
-    n_units: float  # how many there are; of losses, those that p parameters leave σ's freedom of
+    n_units: float  # how many; of losses, the noise's degrees of freedom and the parameters
 
     def interval(self, value: float, draws: Array, *, log: bool = False) -> tuple[float, float]:
         """95% interval of a quantity with `value` at the fit and `draws` (B,) at the resamples.
