@@ -198,6 +198,14 @@ def commit() -> str:
     ).stdout.strip()
 
 
+def record_of(sweeps: int, resamples: int, workers: int, seed: int) -> str:
+    """What a simulation was run with, to stand over its table."""
+    return (
+        f"{date.today()}, commit {commit()}, {platform.machine()}, {workers} processes, "
+        f"{sweeps} sweeps a row, {resamples} resamples, seed {seed}"
+    )
+
+
 def write(path: Path, mark: str, lines: list[str]) -> None:
     """Put lines between the document's marks of that name."""
     head, _, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")

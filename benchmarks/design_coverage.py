@@ -16,17 +16,15 @@ it lies from the whole published grid's is printed beside it.
 from __future__ import annotations
 
 import argparse
-import platform
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from coverage import commit, write
+from coverage import record_of, write
 from scipy import stats
 
 import isodepth
@@ -289,10 +287,7 @@ def main() -> None:
                 cells[0] += f" of {parts[0].held:.3f}; grid's {whole:.3f}"
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
-    record = (
-        f"{date.today()}, commit {commit()}, {platform.machine()}, {options.workers} processes, "
-        f"{options.simulations} sweeps a row, {RESAMPLES} resamples, seed {options.seed}"
-    )
+    record = record_of(options.simulations, RESAMPLES, options.workers, options.seed)
     print(record)
     if options.write:
         write(options.write, "design coverage", [record, "", *lines])

@@ -12,10 +12,8 @@ in percent; realised half-width over the predicted, root mean square and median.
 from __future__ import annotations
 
 import argparse
-import platform
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 from compare_coverage import with_losses
-from coverage import commit, write
+from coverage import record_of, write
 from design_coverage import BUDGETS, runs_of, supposed
 
 import isodepth
@@ -151,10 +149,7 @@ def main() -> None:
                 label = f"{len(made.frame)}, {law}, {noise:g}, {method}"
                 lines.append(f"| {label} | " + " | ".join(cells) + " |")
                 print(lines[-1], flush=True)
-    record = (
-        f"{date.today()}, commit {commit()}, {platform.machine()}, {options.workers} processes, "
-        f"{share * options.workers} sweeps a row, {RESAMPLES} resamples, seed {options.seed}"
-    )
+    record = record_of(share * options.workers, RESAMPLES, options.workers, options.seed)
     print(record)
     if options.write:
         write(options.write, "delta coverage", [record, "", *lines])

@@ -15,18 +15,16 @@ of the same sweeps' first batch, before anything was chosen by its outcome.
 from __future__ import annotations
 
 import argparse
-import platform
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from functools import cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from coverage import commit, write
+from coverage import record_of, write
 from design_coverage import BUDGETS, exact_losses, supposed
 
 import isodepth
@@ -158,10 +156,7 @@ def main() -> None:
             cells = summary(list(pool.map(simulation, jobs, chunksize=5)))
             lines.append(f"| ± {target:g}, {truth}, {noise:g} | " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
-    record = (
-        f"{date.today()}, commit {commit()}, {platform.machine()}, {options.workers} processes, "
-        f"{options.simulations} sweeps a row, {RESAMPLES} resamples, seed {options.seed}"
-    )
+    record = record_of(options.simulations, RESAMPLES, options.workers, options.seed)
     print(record)
     if options.write:
         write(options.write, "rounds coverage", [record, "", *lines])

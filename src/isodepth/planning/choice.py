@@ -66,7 +66,7 @@ def best_for(
     check_share: up to this share of the cost is held, before the rest is optimised, for what the
     optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ for its
     cost) and replicates of the two cheapest cells. `ideal`: the continuous optimum where known.
-    dearer: a good choice for more, to search from (`planning.design.exact`).
+    dearer: a good choice for more, to search from as well.
     Raises InputError for a share outside 0 to 1, or a cost that buys no run.
     """
     if not 0 <= check_share < 1:
