@@ -33,6 +33,7 @@ def supposed(seed=0):
         target=np.array([[0.0, 0, 1]] * 2),
         weights=np.array([0.3, 0.7]),
         n_params=np.array([P, P]),
+        freedom=np.array([1.0, 0.9]),
         names=("a", "b"),
     )
 
@@ -69,6 +70,22 @@ def test_one_law_for_both_is_never_the_wider(counts, seed):
     assert worlds.easier.variances(counts) == pytest.approx(joint.variances(counts))
 
 
+@settings(max_examples=30, deadline=None)
+@given(counts=counts, seed=st.integers(0, 50))
+def test_the_noise_of_both_fits_has_the_degrees_of_freedom_of_its_mean_and_variance(counts, seed):
+    worlds = apart(seed)
+    run = np.repeat(np.arange(N), counts)
+    expected = []
+    for rows, share in zip(worlds.rows, worlds.freedom, strict=True):
+        left = np.zeros((run.size, run.size))
+        for used in (IN_BASELINE, IN_RECIPE):
+            mine = np.flatnonzero(used[run])
+            some = rows[run[mine]]
+            left[np.ix_(mine, mine)] += np.eye(mine.size) - some @ np.linalg.pinv(some)
+        expected.append(share * np.trace(left) ** 2 / np.trace(left @ left))
+    assert worlds.degrees_of_freedom(counts) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("way", [difference, one_law])
 def test_what_is_made_counts_as_if_it_were_bought(way):
     whole = way(supposed(), IN_BASELINE, IN_RECIPE)
@@ -80,6 +97,8 @@ def test_what_is_made_counts_as_if_it_were_bought(way):
     rest = whole.knowing(made)
     assert rest.variances(counts) == pytest.approx(whole.variances(together))
     assert rest.half_widths(counts) == pytest.approx(whole.half_widths(together))
+    freedom = whole.degrees_of_freedom(together)
+    assert rest.degrees_of_freedom(counts) == pytest.approx(freedom)
     assert rest.after_adding(counts) == pytest.approx(whole.after_adding(together)[left])
     assert rest.easier.variance(counts) == pytest.approx(whole.easier.variance(together))
 

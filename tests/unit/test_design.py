@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from isodepth import fit, load_runs
 from isodepth.errors import InputError
 from isodepth.fitting.estimate import estimate
-from isodepth.fitting.noise import moments
+from isodepth.fitting.noise import moments, noise_freedom
 from isodepth.fitting.problem import Conventions, build
 from isodepth.planning.choice import best_for, cheapest
 from isodepth.planning.design import Limits, Worlds, continuous, exact
@@ -28,6 +28,7 @@ def linear(*columns, target, noise=1.0):
         target=np.array([target], dtype=float),
         weights=np.ones(1),
         n_params=np.array([len(columns)]),
+        freedom=np.ones(1),
         names=("linear",),
     )
 
@@ -172,6 +173,17 @@ def test_the_predicted_variance_is_that_of_simulated_fits(supposed):
     ]
     # 150 simulations know a standard deviation to 6%
     assert np.std(found) == pytest.approx(np.sqrt(alone.variance(counts)), rel=0.18)
+
+
+@pytest.mark.parametrize("estimator", ["huber", "lsq"])
+def test_the_prediction_has_the_degrees_of_freedom_of_the_fits_own_noise(supposed, estimator):
+    candidates, _, fits = supposed
+    conventions = Conventions(estimator=estimator)
+    one = replace(fits[0], conventions=conventions)
+    problem = build(sweep().used, conventions)
+    noises = (0.0005, 0.003)
+    found = worlds(candidates, [one], noises=noises).degrees_of_freedom(np.ones(problem.n))
+    assert found == pytest.approx([noise_freedom(problem, noise, 6) for noise in noises])
 
 
 # few whole runs can't hold the fraction of a dear one that the continuous optimum asks for

@@ -29,6 +29,7 @@ def line(target=(0.0, 1.0)):
         target=np.array([target]),
         weights=np.ones(1),
         n_params=np.array([2]),
+        freedom=np.ones(1),
         names=("linear",),
     )
 

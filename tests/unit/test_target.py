@@ -143,9 +143,9 @@ def test_less_noise_and_wider_targets_are_cheaper(law, tmp_path):
 def test_no_more_runs_than_allowed(law, tmp_path):
     free = plan("--target-ci", 0.06, law=law, out=tmp_path / "plan.json")
     few = plan(
-        "--target-ci", 0.06, "--max-runs", len(free.runs) - 2, law=law, out=tmp_path / "few.json"
+        "--target-ci", 0.06, "--max-runs", len(free.runs) - 1, law=law, out=tmp_path / "few.json"
     )
-    assert len(few.runs) <= len(free.runs) - 2
+    assert len(few.runs) <= len(free.runs) - 1
     assert few.prediction.half_width <= 0.06
     assert few.flops > free.flops
 

@@ -33,6 +33,7 @@ class Choice:
 
     counts: Integers  # (n,) of each candidate
     held: Integers  # (n,) of them held for checking, whatever they tell of φ
+    kept: Integers  # (n,) those, and the runs that replicates among them repeat
     flops: float  # training FLOPs of all
     cost: float  # of all, in what the candidates cost: FLOPs or seconds
     half_width: float  # predicted, of φ's 95% interval: root mean square over the worlds
@@ -66,24 +67,31 @@ def best_for(
     check_share: up to this share of the cost is held, before the rest is optimised, for what the
     optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ for its
     cost) and replicates of the two cheapest cells. `ideal`: the continuous optimum where known.
-    dearer: a good choice for more, to search from as well.
+    dearer: a good choice for more, to search from as well; what it holds is held where that share
+    pays for it.
     Raises InputError for a share outside 0 to 1, or a cost that buys no run.
     """
     if not 0 <= check_share < 1:
         raise InputError(f"the share held for checking, {check_share:g}, must lie from 0 to 1")
-    cost = candidates.cost
+    cost, share = candidates.cost, check_share * spend
     best = ideal or continuous(worlds, cost)
-    more = None if dearer is None else dearer.counts
-    counts = exact(worlds, cost, spend, limits=limits, ideal=best, dearer=more)
-    held = np.zeros_like(counts)
-    fixed = held
+    held = kept = np.zeros(cost.size, dtype=int)
+    if dearer is not None and dearer.held @ cost <= share:
+        held, kept = dearer.held, dearer.kept
+
+    def searched(kept: Integers) -> Integers:
+        more = None if dearer is None else dearer.counts
+        return exact(worlds, cost, spend, limits=limits, fixed=kept, ideal=best, dearer=more)
+
+    counts = searched(kept)
     if check_share:
-        held, fixed = _checks(worlds, candidates, counts, limits, check_share * spend)
-        counts = exact(worlds, cost, spend, limits=limits, fixed=fixed, ideal=best, dearer=more)
+        held, kept = _checks(worlds, candidates, counts, limits, share, held, kept)
+        if (counts < kept).any():
+            counts = searched(kept)
     choice = choice_of(worlds, candidates, counts)
     if not worlds.n_known:  # the bound proved for the best design is above that at these runs
         choice = replace(choice, bound=best.flops(worlds.variance(counts)))
-    return replace(choice, held=held)
+    return replace(choice, held=held, kept=kept)
 
 
 def choice_of(worlds: Worlds, candidates: Candidates, counts: Integers) -> Choice:
@@ -98,6 +106,7 @@ def choice_of(worlds: Worlds, candidates: Candidates, counts: Integers) -> Choic
     return Choice(
         counts=counts,
         held=np.zeros_like(counts),
+        kept=np.zeros_like(counts),
         flops=float(counts @ candidates.flops),
         cost=float(counts @ cost),
         half_width=worlds.half_width(counts),
@@ -170,27 +179,35 @@ def cheapest(
 
 
 def _checks(
-    worlds: Worlds, candidates: Candidates, counts: Integers, limits: Limits, spend: float
+    worlds: Worlds,
+    candidates: Candidates,
+    counts: Integers,
+    limits: Limits,
+    spend: float,
+    held: Integers,
+    kept: Integers,
 ) -> tuple[Integers, Integers]:
-    """Runs held for checking, and those that must stay for them to check anything."""
+    """What is held for checking at counts (n,), and kept with it, beside what already is."""
     cost = candidates.cost
     telling = worlds.sensitivity(counts) / cost
-    held = np.zeros_like(counts)
+    held, kept = held.copy(), kept.copy()
     for _, mine, made in _fitted(candidates):
         for level, there in zip(_levels(candidates), _made_levels(made), strict=True):
             used = np.union1d(level[(counts + held > 0) & mine], there)
             missing = mine & ~np.isin(level, used) & (cost <= spend - held @ cost)
             if used.size < _LEAST_LEVELS and missing.any():
-                held[np.argmax(np.where(missing, telling, -np.inf))] += 1
-    fixed = held.copy()
+                i = np.argmax(np.where(missing, telling, -np.inf))
+                held[i] += 1
+                kept[i] = max(1, kept[i])
     full = limits.max_replicates or _LEAST_REPLICATES
-    for i in np.argsort(np.where(counts > 0, cost, np.inf), kind="stable")[:_LEAST_REPLICATES]:
-        if counts[i] and full > 1 and held @ cost + cost[i] <= spend:
+    lacking = _LEAST_REPLICATES - int(np.maximum(kept - 1, 0).sum())
+    for i in np.argsort(np.where((counts > 0) & (kept < 2), cost, np.inf), kind="stable")[:lacking]:
+        if counts[i] and kept[i] < 2 and full > 1 and held @ cost + cost[i] <= spend:
             held[i] += 1
-            fixed[i] = max(2, fixed[i])
-    if limits.max_runs is not None and fixed.sum() > limits.max_runs // 2:
+            kept[i] = 2
+    if limits.max_runs is not None and kept.sum() > limits.max_runs // 2:
         return np.zeros_like(counts), np.zeros_like(counts)
-    return held, fixed
+    return held, kept
 
 
 def _unmet(candidates: Candidates, counts: Integers) -> tuple[str, ...]:

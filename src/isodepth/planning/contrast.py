@@ -34,24 +34,33 @@ class _Kind:
     """Candidates that the same fits may use."""
 
     which: Integers  # (m,) of the n
-    rows: Array  # (S, m, p)
+    columns: Array  # (S, p, m) their rows as columns, which lie better for products with vectors
     baseline: bool  # the baseline's fit uses them
     recipe: bool  # the recipe's may
 
+    @property
+    def fits(self) -> tuple[int, ...]:
+        """Of the baseline's, 0, and the recipe's, 1, those that may use them."""
+        return tuple(i for i, used in enumerate((self.baseline, self.recipe)) if used)
+
     @cached_property
     def _products(self) -> Array:
-        """(S, m, p(p + 1)/2): the products of two entries of every row, one of each pair."""
+        """(S, p(p + 1)/2, m): the products of two entries of every row, one of each pair."""
         first, second = self._pairs
-        twice = np.where(first == second, 1.0, 2.0)
-        return np.ascontiguousarray(self.rows[:, :, first] * self.rows[:, :, second] * twice)
+        twice = np.where(first == second, 1.0, 2.0)[:, None]
+        return self.columns[:, first] * self.columns[:, second] * twice
 
     @cached_property
     def _pairs(self) -> tuple[Integers, Integers]:
-        return np.triu_indices(self.rows.shape[2])
+        return np.triu_indices(self.columns.shape[1])
+
+    def dots(self, vectors: Array) -> Array:
+        """gᵀx (S, m) of every row and vectors (S, p)."""
+        return np.asarray((vectors[:, None, :] @ self.columns)[:, 0])
 
     def forms(self, matrix: Array) -> Array:
         """gᵀMg (S, m) of every row under symmetric matrices (S, p, p)."""
-        return _times(self._products, matrix[:, *self._pairs])
+        return np.asarray((matrix[:, *self._pairs][:, None, :] @ self._products)[:, 0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +75,25 @@ class _Now:
     solved: tuple[Array, Array]  # (S, p) u = A⁻¹c, v = B⁻¹c
     shared: tuple[Array, Array]  # (S, p) A⁻¹Sv, B⁻¹Su
 
-    def met_by(self, kind: _Kind) -> tuple[Array, Array, Array, Array]:
-        """gᵀu, gᵀA⁻¹Sv, gᵀv, gᵀB⁻¹Su (S, m) each; 0 for a run that the fit doesn't use."""
-        none = np.zeros(kind.rows.shape[:2])
-        pairs = list(zip(self.solved, self.shared, strict=True))
-        p, x = (_times(kind.rows, one) for one in pairs[0]) if kind.baseline else (none, none)
-        q, y = (_times(kind.rows, one) for one in pairs[1]) if kind.recipe else (none, none)
-        if kind.baseline and kind.recipe:
-            used = self.lent[kind.which]
-            q, y = q * used, y * used
-        return p, x, q, y
+    def met_by(self, kind: _Kind, fit: int) -> tuple[Array, Array]:
+        """gᵀu and gᵀA⁻¹Sv (S, m) for the baseline's fit, 0; gᵀv and gᵀB⁻¹Su for the recipe's, 1.
+
+        0 for a run that the recipe's fit may use but doesn't.
+        """
+        pull, shared = (kind.dots(one[fit]) for one in (self.solved, self.shared))
+        if fit == 0 or not kind.baseline:
+            return pull, shared
+        used = self.lent[kind.which]
+        return pull * used, shared * used
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Worlds):
     """Worlds in which the number wanted is the recipe's φ less the baseline's, by two fits.
 
-    `target` is that of either fit, and `n_params` counts both fits' parameters. As in `compare` the
-    recipe's fit has the baseline's r = 1 runs of those budgets that the recipe was run at, or all
-    of them where there is no such run, so that which they are depends on the design.
+    `target` and `n_params` are those of either fit. As in `compare` the recipe's fit has the
+    baseline's r = 1 runs of those budgets that the recipe was run at, or all of them where there is
+    no such run, so that which they are depends on the design.
     """
 
     own: Bools  # (n,) the recipe's runs; the others are the baseline's
@@ -143,14 +152,23 @@ class Difference(Worlds):
             joint=self.joint.per_flop(cost),
         )
 
+    @cached_property
+    def _budgets(self) -> tuple[Integers, Integers]:
+        """`budget` numbered from 0, of the candidates and of the runs made; unknown ones differ."""
+        n = self.budget.size
+        every = self.budget if self.made is None else np.append(self.budget, self.made.budget)
+        numbers = np.unique(every, return_inverse=True, equal_nan=False)[1]
+        return numbers[:n], numbers[n:]
+
     def _lent(self, counts: Array | Integers) -> tuple[Bools, Bools | None]:
         """Which of the lendable runs are lent: of the candidates (n,), and of the runs made."""
-        made = self.made
-        budgets = self.budget[self.own & (counts > 0)]
+        made, (here, there) = self.made, self._budgets
+        run = np.zeros(here.size + there.size, dtype=bool)
+        run[here[self.own & (counts > 0)]] = True
         if made is not None:
-            budgets = np.concatenate([budgets, made.budget[made.own]])
-        lent = self.lent & np.isin(self.budget, budgets)
-        before = None if made is None else made.lent & np.isin(made.budget, budgets)
+            run[there[made.own]] = True
+        lent = self.lent & run[here]
+        before = None if made is None else made.lent & run[there]
         if (counts[lent] > 0).any() or (before is not None and before.any()):
             return lent, before
         return self.lent, None if made is None else made.lent
@@ -166,12 +184,40 @@ class Difference(Worlds):
             found = [one + more for one, more in zip(found, there, strict=True)]
         return found
 
+    def _sizes(
+        self, counts: Array | Integers, lent: tuple[Bools, Bools | None]
+    ) -> tuple[tuple[float, float], float]:
+        """Runs of the baseline's fit and of the recipe's, and those in both."""
+        own, shared = float(counts[self.own].sum()), float(counts[lent[0]].sum())
+        alone = float(counts.sum()) - own
+        if self.made is not None and lent[1] is not None:
+            own += float(self.made.own.sum())
+            alone += float((~self.made.own).sum())
+            shared += float(lent[1].sum())
+        return (alone, own + shared), shared
+
     def variances(self, counts: Array | Integers) -> Array:
         """Variance (S,) of Δφ in each world; huge where the runs can't tell it."""
         first, second, both = self._informations(counts, self._lent(counts))
         a, b = self._ridge + first, self._ridge + second
         u, v = (np.asarray(np.linalg.solve(m, self.target[:, :, None])[:, :, 0]) for m in (a, b))
         return _form(u, a - both) + _form(v, b - both) + _form(u - v, both)
+
+    def degrees_of_freedom(self, counts: Array | Integers) -> Array:
+        """Of the noise pooled over both fits (S,), as `recipes.pair.noise_of` counts them.
+
+        (tr S)² / tr S² with S = Σ(I − H) over the fits. H are the hat matrices, so that over the
+        runs in both tr (I − H₁)(I − H₂) = their number − tr A⁻¹S − tr B⁻¹S + tr A⁻¹S B⁻¹S with A, B
+        and S the information of the fits' runs and of those in both.
+        """
+        lent = self._lent(counts)
+        first, second, both = self._informations(counts, lent)
+        own, shared = self._sizes(counts, lent)
+        each = [np.maximum(n - self.n_params, 0) for n in own]
+        h, k = (np.asarray(np.linalg.solve(self._ridge + m, both)) for m in (first, second))
+        common = shared - _trace(h) - _trace(k) + _trace(h @ k)
+        total = each[0] + each[1]
+        return self.freedom * total**2 / np.maximum(total + 2 * common, 1.0)
 
     def sensitivity(self, counts: Array | Integers) -> Array:
         """−∂variance/∂countᵢ (n,): how much a little more of each candidate narrows.
@@ -181,11 +227,11 @@ class Difference(Worlds):
         now = self._now(counts)
         gained = np.empty(self.own.size)
         for kind in self._kinds:
-            p, x, q, y = now.met_by(kind)
-            both = now.lent[kind.which]
-            gained[kind.which] = self.weights @ (
-                p * (p - 2 * x) + q * (q - 2 * y) + 2 * p * q * both
-            )
+            met = [now.met_by(kind, fit) for fit in kind.fits]
+            each = sum(pull * (pull - 2 * shared) for pull, shared in met)
+            if kind.baseline and kind.recipe:
+                each += 2 * met[0][0] * met[1][0] * now.lent[kind.which]
+            gained[kind.which] = self.weights @ each
         return gained
 
     def after_adding(self, counts: Array | Integers) -> Array:
@@ -198,14 +244,16 @@ class Difference(Worlds):
         value = _form(u, now.first) + _form(v, now.second) - 2 * _bilinear(u, now.both, v)
         after = np.empty(self.own.size)
         for kind in self._kinds:
-            p, x, q, y = now.met_by(kind)
-            less_u = p / (1 + kind.forms(a)) if kind.baseline else p
-            less_v = q / (1 + kind.forms(b)) if kind.recipe else q
-            gained = less_u * (p - 2 * x) + less_v * (q - 2 * y)
+            gained: Array = np.zeros(1)
+            less = []
+            for fit in kind.fits:
+                pull, shared = now.met_by(kind, fit)
+                less.append(pull / (1 + kind.forms(now.inverses[fit])))
+                gained = gained + less[-1] * (pull - 2 * shared)
             if kind.baseline and kind.recipe:
                 crossed = a @ now.both @ b
                 between = kind.forms((crossed + crossed.swapaxes(1, 2)) / 2)
-                gained += 2 * less_u * less_v * now.lent[kind.which] * (1 + between)
+                gained += 2 * less[0] * less[1] * now.lent[kind.which] * (1 + between)
             left = np.maximum(value[:, None] - gained, LEAST_LEFT * value[:, None])
             after[kind.which] = self.weights @ left
         return after
@@ -214,7 +262,12 @@ class Difference(Worlds):
     def _kinds(self) -> tuple[_Kind, ...]:
         """The candidates by the fits that may use them."""
         return tuple(
-            _Kind(which=which, rows=self.rows[:, which], baseline=baseline, recipe=recipe)
+            _Kind(
+                which=which,
+                columns=np.ascontiguousarray(self.rows[:, which].swapaxes(1, 2)),
+                baseline=baseline,
+                recipe=recipe,
+            )
             for members, baseline, recipe in (
                 (~self.own & ~self.lent, True, False),
                 (self.own, False, True),
@@ -227,7 +280,7 @@ class Difference(Worlds):
         lent = self._lent(counts)
         first, second, both = self._informations(counts, lent)
         first, second = self._ridge + first, self._ridge + second
-        a, b = np.asarray(np.linalg.inv(first)), np.asarray(np.linalg.inv(second))
+        a, b = np.linalg.inv(np.stack([first, second]))
         u, v = _times(a, self.target), _times(b, self.target)
         return _Now(
             lent=lent[0],
@@ -253,7 +306,8 @@ def difference(
         rows=supposed.rows,
         target=supposed.target,
         weights=supposed.weights,
-        n_params=2 * supposed.n_params,
+        n_params=supposed.n_params,
+        freedom=supposed.freedom,
         names=supposed.names,
         own=in_recipe & ~in_baseline,
         lent=in_recipe & in_baseline,
@@ -275,9 +329,9 @@ class _Unshared(Difference):
         for kind in self._kinds:
             if kind.recipe:
                 ours = ~self.lent[kind.which] | lent[kind.which]
-                gained[kind.which] += self.weights @ _times(kind.rows, v) ** 2 * ours
+                gained[kind.which] += self.weights @ kind.dots(v) ** 2 * ours
             if kind.baseline:
-                gained[kind.which] += self.weights @ _times(kind.rows, u) ** 2
+                gained[kind.which] += self.weights @ kind.dots(u) ** 2
         return gained
 
     def _solved(self, counts: Array | Integers) -> tuple[Array, Array, Bools]:
@@ -321,6 +375,7 @@ def one_law(supposed: Worlds, in_baseline: Bools, in_recipe: Bools) -> Worlds:
         target=np.concatenate([-supposed.target, np.ones((len(supposed.target), 1))], axis=1),
         weights=supposed.weights,
         n_params=supposed.n_params + 1,
+        freedom=supposed.freedom,
         names=supposed.names,
     )
 
@@ -337,12 +392,12 @@ class Resolution:
 def resolution(found: Worlds, counts: Array | Integers) -> Resolution:
     """Of Δφ, by the worlds of `difference` or `one_law` and counts (n,) of their candidates.
 
-    Student's t with (runs − parameters of both fits) degrees of freedom.
+    By Student's t, with the degrees of freedom that the fits find the noise with.
     """
     halves = found.half_widths(counts)
     errors = np.sqrt(found.variances(counts))
-    freedom = int(counts.sum()) + found.n_known - found.n_params
-    smallest = np.array([noncentrality(int(nu)) for nu in freedom]) * errors
+    freedom = found.degrees_of_freedom(counts).tolist()
+    smallest = np.array([noncentrality(nu) for nu in freedom]) * errors
     kinds, weights = np.array(found.names), found.weights
     return Resolution(
         half_width=_root_mean_square(halves, weights),
@@ -359,7 +414,7 @@ def _root_mean_square(values: Array, weights: Array) -> float:
 
 
 @cache
-def noncentrality(freedom: int) -> float:
+def noncentrality(freedom: float) -> float:
     """|Δφ| in standard errors that a two-sided t test at 5% tells from 0 with 80% chance.
 
     The noncentral t distribution, as normal tails averaged over quantiles of the estimated
@@ -381,13 +436,23 @@ def noncentrality(freedom: int) -> float:
 
 def _gathered(rows: Array, counts: Array | Integers, own: Bools, lent: Bools) -> list[Array]:
     """Information (S, p, p): of the baseline's runs, the recipe's and lent ones, and the lent."""
-    used = np.flatnonzero(counts)
-    some, times = rows[:, used], counts[used]
-    own, lent = own[used], lent[used]
-    return [
-        (some * (times * members)[:, None]).swapaxes(1, 2) @ some
-        for members in (~own, own | lent, lent)
-    ]
+    used = counts > 0
+    alone, recipe, both = (
+        _information(rows, counts, np.flatnonzero(members & used))
+        for members in (~own & ~lent, own, lent)
+    )
+    return [alone + both, recipe + both, both]
+
+
+def _information(rows: Array, counts: Array | Integers, which: Integers) -> Array:
+    """(S, p, p) of some of the runs."""
+    some = rows[:, which]
+    return (some * counts[which][:, None]).swapaxes(1, 2) @ some
+
+
+def _trace(matrices: Array) -> Array:
+    """Of (S, p, p): (S,)."""
+    return np.asarray(np.trace(matrices, axis1=1, axis2=2))
 
 
 def _form(vector: Array, matrix: Array) -> Array:

@@ -42,7 +42,8 @@ class Worlds:
     rows: Array  # (S, n, p) gradient of log loss over its noise; 0 for parameters a world lacks
     target: Array  # (S, p) gradient of the number wanted
     weights: Array  # (S,) of the worlds, summing to 1
-    n_params: Integers  # (S,) parameters that each world fits
+    n_params: Integers  # (S,) parameters of a fit in each world
+    freedom: Array  # (S,) degrees of freedom that a run gives the noise (`Moments.freedom`)
     names: tuple[str, ...]  # (S,) kinds of worlds, for reports
     known: Array | None = None  # (S, p, p) information of runs that are made already
     n_known: int = 0  # how many those are
@@ -90,6 +91,7 @@ class Worlds:
             target=self.target[which],
             weights=self.weights[which],
             n_params=self.n_params[which],
+            freedom=self.freedom[which],
             names=tuple(self.names[i] for i in which),
             known=None if self.known is None else self.known[which],
         )
@@ -127,15 +129,21 @@ class Worlds:
         """The variance averaged over the worlds."""
         return float(self.weights @ self.variances(counts))
 
+    def degrees_of_freedom(self, counts: Array | Integers) -> Array:
+        """Of the noise that a fit finds (S,): runs − parameters, times what a run gives."""
+        return (counts.sum() + self.n_known - self.n_params) * self.freedom
+
     def half_widths(self, counts: Array | Integers) -> Array:
         """Predicted half-width (S,) of the 95% interval in each world.
 
-        Student's t with (runs − parameters) degrees of freedom, as the noise is estimated from the
-        same runs; infinite where there is none.
+        By Student's t, as the noise is estimated from the same runs; infinite where they have no
+        degrees of freedom.
         """
-        freedom = float(counts.sum()) + self.n_known - self.n_params
-        t = np.where(freedom > 0, stats.t.ppf(0.5 + LEVEL / 2, np.maximum(freedom, 1)), np.inf)
-        return np.asarray(t * np.sqrt(self.variances(counts)))
+        freedom = self.degrees_of_freedom(counts)
+        told = freedom > 0
+        t = np.full(freedom.shape, np.inf)
+        t[told] = stats.t.ppf(0.5 + LEVEL / 2, freedom[told])
+        return t * np.sqrt(self.variances(counts))
 
     def half_width(self, counts: Array | Integers) -> float:
         """Predicted half-width of the 95% interval: root mean square over the worlds."""

@@ -116,9 +116,9 @@ def worlds(
 
     Worlds: every fit × (its optimum and the first `draws` of its resamples) × every noise, all of
     one weight within a fit and noise, and the same for every fit and noise. noises: standard
-    deviations of the log loss, alike for all runs and independent between them. The variance is
-    that of the fit's own estimator (`fitting.noise.Moments.variance`). What `candidates.made` tell
-    is known.
+    deviations of the log loss, alike for all runs and independent between them. The variance, and
+    the degrees of freedom, are those of the fit's own estimator (`fitting.noise.Moments`). What
+    `candidates.made` tell is known.
     at_budget: training FLOPs at which φ is wanted where it may drift with the budget's logarithm
     (`fitting.drift`): one more parameter, the last of each world's, supposed to be 0.
     Raises InputError for fits without φ, counting by regression, noises or a budget that aren't
@@ -140,7 +140,7 @@ def worlds(
             "with a drift of φ the runs made need budget_flops, flops_per_token or flops"
         )
     width = max(one.fitted.theta.size for one in fits) + (at_budget is not None)
-    rows, targets, sizes, names = [], [], [], []
+    rows, targets, sizes, freedom, names = [], [], [], [], []
     for one in fits:
         jacobian = _jacobian(one, candidates, draws)
         if at_budget is not None:
@@ -153,9 +153,12 @@ def worlds(
         target = np.zeros((k, width))
         target[:, one.fitted.theta_names.index("phi")] = 1.0
         for noise in noises:
-            k_delta = one.conventions.huber_delta / noise
-            factor = moments(k_delta).variance if one.conventions.estimator == "huber" else 1.0
-            rows.append(padded / (noise * np.sqrt(factor)))
+            threshold = (
+                one.conventions.huber_delta if one.conventions.estimator == "huber" else np.inf
+            )
+            at = moments(threshold / noise)
+            rows.append(padded / (noise * np.sqrt(at.variance)))
+            freedom.append(np.full(k, at.freedom))
             targets.append(target)
             sizes.append(np.full(k, p))
             names += [f"{one.conventions.law}, noise {noise:.3g}"] * k
@@ -165,6 +168,7 @@ def worlds(
         target=np.concatenate(targets),
         weights=np.repeat(1.0 / (count * count.size), count),
         n_params=np.concatenate(sizes),
+        freedom=np.concatenate(freedom),
         names=tuple(names),
     )
 

@@ -163,8 +163,8 @@ def _assumptions(fits: list[Fit], noises: tuple[float, ...], recipe: str | None)
         "recipes follow one of them, with about the same φ",
         f"noise of log loss: {', '.join(f'{noise:g}' for noise in noises)} (standard deviation), "
         "normal, the same for every run, independent between runs",
-        f"estimator: {fits[0].conventions.estimator}; Student's t with runs − parameters degrees "
-        "of freedom; small changes of the parameters (delta method)",
+        f"estimator: {fits[0].conventions.estimator}; Student's t with as many degrees of "
+        "freedom as its noise is told by; small changes of the parameters (delta method)",
         "smallest Δφ: told from 0 at 95% in 80% of sweeps",
     ]
     if recipe is None:

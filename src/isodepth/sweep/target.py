@@ -287,8 +287,8 @@ def _prediction(
             + ("" if fits[0].fitted.resamples is None else " and its resamples"),
             f"noise of log loss: {', '.join(f'{noise:.3g}' for noise in wish.noises)} (standard "
             "deviation), normal, the same for every run, independent between runs",
-            f"estimator: {fits[0].conventions.estimator}; Student's t with runs − parameters "
-            "degrees of freedom; small changes of the parameters (delta method)",
+            f"estimator: {fits[0].conventions.estimator}; Student's t with as many degrees "
+            "of freedom as its noise is told by; small changes of the parameters (delta method)",
             *(() if candidates.second is None else (_of_two(spec),)),
         ),
         cannot_tell=choice.unmet,
