@@ -5,7 +5,7 @@
 Designs: what `plan --target-ci` makes of the published budgets for three wishes. Truths: the
 additive and the coupled law as fitted to the published baseline, and the additive law with the
 multiplicity that each r has of its own there, which is no power of r. Fits, resamples and
-profiles are those of `isodepth fit`, in batches: 100 resamples, and five starts near the truth.
+profiles are those of `isodepth fit`, in batches, with five starts near the truth.
 Columns: bias and spread of φ; predicted half-width; share of intervals that hold φ, in percent;
 realised half-width over the predicted, root mean square and median; the profile's share.
 
@@ -52,7 +52,6 @@ BUDGETS = (4.64e17, 1e18, 2.15e18, 4.64e18)
 # what is asked of the plan: half-width, runs at most
 WISHES = {"± 0.05": (0.05, None), "± 0.08": (0.08, None), "± 0.1, 12 runs": (0.1, 12)}
 TRUTHS = ("additive", "coupled", "free")
-RESAMPLES = 100
 RESAMPLE_STEPS = 60  # of a resample's fit; isodepth takes up to 400
 STARTS = 5
 WORLDS = ("independent", "shared", "outliers")
@@ -156,9 +155,9 @@ class Found:
     groups: np.ndarray  # (up to K, 2) intervals by resampling groups
 
 
-def simulation(job: tuple[Case, int, int, int]) -> Found:
+def simulation(job: tuple[Case, int, int, int, int]) -> Found:
     """K sweeps of one cell, all fits of one kind advancing together."""
-    (wish, name, world, estimator, noise), n, groups, seed = job
+    (wish, name, world, estimator, noise), n, resamples, groups, seed = job
     frame = design(wish).frame
     conventions = Conventions(law="additive" if name == "free" else name, estimator=estimator)
     loss = exact_losses(name, frame)
@@ -177,7 +176,7 @@ def simulation(job: tuple[Case, int, int, int]) -> Found:
     units = {resampling(problem, one) for one in theta}
     if units != {"losses"}:
         raise SystemExit(f"{wish}: these sweeps are not resampled by losses")
-    noises = np.random.default_rng([seed, 1]).normal(size=(n, RESAMPLES, problem.n))
+    noises = np.random.default_rng([seed, 1]).normal(size=(n, resamples, problem.n))
     scales = [noise_scale(problem, one.objective, p) for one in fits]
     freedoms = np.array([noise_freedom(problem, sigma, p) for sigma in scales])
     again = np.concatenate(
@@ -186,10 +185,10 @@ def simulation(job: tuple[Case, int, int, int]) -> Found:
             for k, (one, sigma) in enumerate(zip(fits, scales, strict=True))
         ]
     )
-    start = np.repeat(theta, RESAMPLES, axis=0)
+    start = np.repeat(theta, resamples, axis=0)
     draws = minimise(problem.batch(again), start, max_steps=RESAMPLE_STEPS).theta
     half = []
-    for k, one in enumerate(draws.reshape(n, RESAMPLES, p)):
+    for k, one in enumerate(draws.reshape(n, resamples, p)):
         sample = Resamples(theta=one, unit="losses", n_units=p + freedoms[k])
         low, high = sample.interval(theta[k, at], one[:, at])
         half.append((high - low) / 2)
@@ -202,7 +201,7 @@ def simulation(job: tuple[Case, int, int, int]) -> Found:
     by_groups = []
     for k in range(min(groups, n)):
         swept = replace(problem, log_loss=drawn[k])
-        sample = resample(swept, fits[k], RESAMPLES, k, "groups")
+        sample = resample(swept, fits[k], resamples, k, "groups")
         by_groups.append(sample.interval(theta[k, at], sample.theta[:, at]))
     return Found(
         held=held,
@@ -253,6 +252,7 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS[:1])
     parser.add_argument("--estimators", nargs="+", choices=("huber", "lsq"), default=("huber",))
     parser.add_argument("--simulations", type=int, default=500)
+    parser.add_argument("--resamples", type=int, default=100)
     parser.add_argument("--groups", type=int, default=0, help="sweeps resampled by groups as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
@@ -274,7 +274,8 @@ def main() -> None:
         ):
             wish, name, world, estimator, noise = cell
             seeded = [options.seed * options.workers + i for i in range(options.workers)]
-            jobs = [(cell, share, options.groups // options.workers, one) for one in seeded]
+            grouped = options.groups // options.workers
+            jobs = [(cell, share, options.resamples, grouped, one) for one in seeded]
             parts = list(pool.map(simulation, jobs))
             made = design(wish)
             law = "additive" if name == "free" else name
@@ -287,7 +288,7 @@ def main() -> None:
                 cells[0] += f" of {parts[0].held:.3f}; grid's {whole:.3f}"
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
-    record = record_of(options.simulations, RESAMPLES, options.workers, options.seed)
+    record = record_of(options.simulations, options.resamples, options.workers, options.seed)
     print(record)
     if options.write:
         write(options.write, "design coverage", [record, "", *lines])
