@@ -198,11 +198,12 @@ def commit() -> str:
     ).stdout.strip()
 
 
-def record_of(sweeps: int, resamples: int, workers: int, seed: int) -> str:
+def record_of(sweeps: int, resamples: int | None, workers: int, seed: int) -> str:
     """What a simulation was run with, to stand over its table."""
+    drawn = "" if resamples is None else f"{resamples} resamples, "
     return (
         f"{date.today()}, commit {commit()}, {platform.machine()}, {workers} processes, "
-        f"{sweeps} sweeps a row, {resamples} resamples, seed {seed}"
+        f"{sweeps} sweeps a row, {drawn}seed {seed}"
     )
 
 
