@@ -7,7 +7,7 @@ additive and the coupled law as fitted to the published baseline, and the additi
 multiplicity that each r has of its own there, which is no power of r. Fits, resamples and
 profiles are those of `isodepth fit`, in batches, with five starts near the truth.
 Columns: bias and spread of φ; predicted half-width; share of intervals that hold φ, in percent;
-realised half-width over the predicted, root mean square and median; the profile's share.
+realised half-width over the predicted, root mean square, mean and median; the profile's share.
 
 Where the truth is no power of r, the φ to be held is that of the same runs without noise; how far
 it lies from the whole published grid's is printed beside it.
@@ -235,7 +235,7 @@ def summary(parts: list[Found], predicted: float) -> list[str]:
         f"{phi.std():.4f}",
         f"{predicted:.4f}",
         text if 0.93 <= covered <= 0.97 else f"**{text}**",
-        f"{wide:.2f}, {np.median(half) / predicted:.2f}",
+        f"{wide:.2f}, {half.mean() / predicted:.2f}, {np.median(half) / predicted:.2f}",
         f"{100 * np.concatenate([x.in_profile for x in parts]).mean():.1f}",
     ]
     groups = np.concatenate([x.groups for x in parts])
