@@ -29,10 +29,11 @@ import isodepth
 from isodepth.fitting.problem import Conventions
 from isodepth.planning.candidates import candidate_cells, candidates_of
 from isodepth.planning.choice import cheapest
-from isodepth.planning.contrast import contrast, resolution
+from isodepth.planning.contrast import contrast
 from isodepth.planning.cost import DEVICES
 from isodepth.planning.design import Limits
 from isodepth.planning.grid import Budget, Recipe, Shape
+from isodepth.planning.resolution import resolution
 from isodepth.planning.worlds import NOISES
 from isodepth.recipes.pair import Method, Pair, fit_pair, pair_of
 

@@ -26,9 +26,10 @@ from isodepth.fitting import Fit
 from isodepth.fitting.problem import Conventions
 from isodepth.laws import Integers
 from isodepth.planning.choice import best_for
-from isodepth.planning.contrast import contrast, resolution
+from isodepth.planning.contrast import contrast
 from isodepth.planning.design import Limits
 from isodepth.planning.power import priced_runs
+from isodepth.planning.resolution import resolution
 from isodepth.planning.worlds import NOISES, PRIOR_LAWS, Candidates, prior, worlds
 from isodepth.recipes.pair import fit_pair, pair_of
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from isodepth import fit
 from isodepth.cli import main
-from isodepth.planning.contrast import difference, noncentrality, one_law, resolution
+from isodepth.planning.contrast import difference, one_law
 from isodepth.planning.design import continuous
 from isodepth.planning.power import (
     borrowed,
@@ -18,6 +18,7 @@ from isodepth.planning.power import (
     priced_runs,
     repeated,
 )
+from isodepth.planning.resolution import noncentrality, resolution
 from isodepth.planning.worlds import worlds
 
 NOISE = 0.003

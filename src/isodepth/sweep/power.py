@@ -13,8 +13,8 @@ from isodepth.errors import InputError
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
-    from isodepth.planning.contrast import Resolution
     from isodepth.planning.power import Curve
+    from isodepth.planning.resolution import Resolution
     from isodepth.runs import Runs
 
 
@@ -76,7 +76,7 @@ def power_of(
     fits: the supposed laws (`planning.worlds.prior`). noises: of the log loss.
     Raises InputError for a source that can't be read, or whose runs name no FLOPs and budget.
     """
-    from isodepth.planning.contrast import difference, one_law, resolution
+    from isodepth.planning.contrast import difference, one_law
     from isodepth.planning.power import (
         borrowed,
         d_optimal,
@@ -86,6 +86,7 @@ def power_of(
         repeated,
         split_curve,
     )
+    from isodepth.planning.resolution import resolution
     from isodepth.planning.worlds import worlds
     from isodepth.runs import Runs
     from isodepth.sweep.collect import runs_of

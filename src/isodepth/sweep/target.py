@@ -13,10 +13,11 @@ from isodepth.fitting.result import Fit
 from isodepth.laws import Integers
 from isodepth.planning.candidates import candidate_cells, candidates_of, candidates_of_runs
 from isodepth.planning.choice import Choice, best_for, cheapest, choice_of
-from isodepth.planning.contrast import contrast, resolution
+from isodepth.planning.contrast import contrast
 from isodepth.planning.design import Limits, Worlds
 from isodepth.planning.grid import Cell
 from isodepth.planning.next import Step, in_order
+from isodepth.planning.resolution import resolution
 from isodepth.planning.worlds import Candidates, drift_half_width, worlds
 from isodepth.runs import Runs
 from isodepth.sweep.plan import Plan, Prediction, Resolves, plan_of_cells
