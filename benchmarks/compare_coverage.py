@@ -24,8 +24,8 @@ import pandas as pd
 from coverage import NOISE, TRUTH, WORLDS, commit, layout, simulate, table, truth, write
 
 import isodepth
+from isodepth.comparing.pair import Pair, Sides, fit_pair, pair_of
 from isodepth.fitting.problem import Conventions
-from isodepth.recipes.pair import Pair, Sides, fit_pair, pair_of
 
 DELTA = 0.1
 OWN_LAW = "own law"

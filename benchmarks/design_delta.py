@@ -26,6 +26,7 @@ from coverage import record_of, write
 from design_coverage import BUDGETS, runs_of, supposed
 
 import isodepth
+from isodepth.comparing.pair import Method, Pair, fit_pair, pair_of
 from isodepth.fitting.problem import Conventions
 from isodepth.planning.candidates import candidate_cells, candidates_of
 from isodepth.planning.choice import cheapest
@@ -35,7 +36,6 @@ from isodepth.planning.design import Limits
 from isodepth.planning.grid import Budget, Recipe, Shape
 from isodepth.planning.resolution import resolution
 from isodepth.planning.worlds import NOISES
-from isodepth.recipes.pair import Method, Pair, fit_pair, pair_of
 
 TARGETS = (0.1, 0.05)
 RESAMPLES = 100

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 import isodepth
+from isodepth.comparing.pair import fit_pair, pair_of
 from isodepth.fitting import Fit
 from isodepth.fitting.problem import Conventions
 from isodepth.laws import Integers
@@ -31,7 +32,6 @@ from isodepth.planning.design import Limits
 from isodepth.planning.power import priced_runs
 from isodepth.planning.resolution import resolution
 from isodepth.planning.worlds import NOISES, PRIOR_LAWS, Candidates, prior, worlds
-from isodepth.recipes.pair import fit_pair, pair_of
 
 SHARE = 0.01
 SHARE_OF_BOTH = 0.02

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from isodepth.accounting import Account, account
+    from isodepth.comparing import Comparison, compare
     from isodepth.errors import InputError
     from isodepth.fitting import Fit, fit
     from isodepth.minima import Isoflop, isoflop
-    from isodepth.recipes import Comparison, compare
     from isodepth.runs import Runs, load_runs
 
 __all__ = [
@@ -34,8 +34,8 @@ _HOMES = {
     "fit": "isodepth.fitting",
     "Isoflop": "isodepth.minima",
     "isoflop": "isodepth.minima",
-    "Comparison": "isodepth.recipes",
-    "compare": "isodepth.recipes",
+    "Comparison": "isodepth.comparing",
+    "compare": "isodepth.comparing",
     "Runs": "isodepth.runs",
     "load_runs": "isodepth.runs",
 }

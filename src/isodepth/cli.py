@@ -149,7 +149,7 @@ class CompareCommand(LawOptions):
     def run(self) -> None:
         from rich.console import Group
 
-        from isodepth.recipes import compare
+        from isodepth.comparing import compare
         from isodepth.report.compare_tables import compare_report
         from isodepth.report.latex import compare_latex, write_latex
         from isodepth.sweep.collect import runs_of

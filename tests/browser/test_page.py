@@ -8,8 +8,8 @@ import programs
 import pytest
 
 from isodepth import account, compare, fit, load_runs
+from isodepth.comparing.channels import CHANNELS
 from isodepth.planning.advice import equivalent_to_width
-from isodepth.recipes.channels import CHANNELS
 from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
 from isodepth.report.forest import forest_rows
 from isodepth.report.page import compare_page, fit_page, sweep_page, write_page

@@ -11,7 +11,7 @@ import pytest
 from commands import run as isodepth
 
 from isodepth import load_runs
-from isodepth.recipes import Comparison
+from isodepth.comparing import Comparison
 
 PNG = b"\x89PNG"
 

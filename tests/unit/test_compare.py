@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isodepth import InputError, account, compare, load_runs
+from isodepth.comparing.channels import CHANNELS, shapley
+from isodepth.comparing.pair import Cost, Fitted, fit_pair, noise_of, pair_of
+from isodepth.comparing.result import Alternative, Comparison
+from isodepth.comparing.verdict import qualified, verdict_of
 from isodepth.fitting.estimate import estimate
 from isodepth.fitting.problem import Conventions
-from isodepth.recipes.channels import CHANNELS, shapley
-from isodepth.recipes.pair import Cost, Fitted, fit_pair, noise_of, pair_of
-from isodepth.recipes.result import Alternative, Comparison
-from isodepth.recipes.verdict import qualified, verdict_of
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ class Difference(Worlds):
         return _form(u, a - both) + _form(v, b - both) + _form(u - v, both)
 
     def degrees_of_freedom(self, counts: Array | Integers) -> Array:
-        """Of the noise pooled over both fits (S,), as `recipes.pair.noise_of` counts them.
+        """Of the noise pooled over both fits (S,), as `comparing.pair.noise_of` counts them.
 
         (tr S)² / tr S² with S = Σ(I − H) over the fits. H are the hat matrices, so that over the
         runs in both tr (I − H₁)(I − H₂) = their number − tr A⁻¹S − tr B⁻¹S + tr A⁻¹S B⁻¹S with A, B

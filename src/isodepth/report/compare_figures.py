@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from isodepth.comparing.channels import CHANNELS, Channel
+from isodepth.comparing.result import Comparison
 from isodepth.fitting.result import Interval
-from isodepth.recipes.channels import CHANNELS, Channel
-from isodepth.recipes.result import Comparison
 from isodepth.report.drawing import COLOURS, plain, save, style
 from isodepth.report.drawn import Drawn
 from isodepth.report.figures import isoflop_figure, profile_figure, residuals_figure

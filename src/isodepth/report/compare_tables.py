@@ -6,10 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from isodepth.comparing.channels import Channel, Split
+from isodepth.comparing.result import Comparison
 from isodepth.fitting.result import Interval
 from isodepth.laws import LAWS
-from isodepth.recipes.channels import Channel, Split
-from isodepth.recipes.result import Comparison
 from isodepth.report.tables import interval_text, new_table, sentences, size_text
 
 

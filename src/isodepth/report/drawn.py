@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from isodepth.comparing.pair import pair_of
+from isodepth.comparing.result import Comparison
 from isodepth.errors import InputError
 from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import identify
@@ -15,8 +17,6 @@ from isodepth.fitting.problem import Conventions, Problem, build
 from isodepth.fitting.result import Fit, Interval
 from isodepth.fitting.uncertainty import profile
 from isodepth.laws import Array, Design
-from isodepth.recipes.pair import pair_of
-from isodepth.recipes.result import Comparison
 from isodepth.runs import Runs
 
 _SAME = 1e-6  # difference up to which a number refitted is the number saved

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from isodepth.comparing.result import Comparison
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit
-from isodepth.recipes.result import Comparison
 from isodepth.report.compare_figures import write_compare_figures
 from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
 from isodepth.report.figures import write_figures

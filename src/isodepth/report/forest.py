@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from isodepth.comparing.result import Alternative, Comparison
 from isodepth.fitting.result import Fit, Interval
-from isodepth.recipes.result import Alternative, Comparison
 from isodepth.report.drawing import COLOURS, plain, style
 
 if TYPE_CHECKING:

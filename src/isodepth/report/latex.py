@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from isodepth.comparing.result import Comparison
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit, Interval
-from isodepth.recipes.result import Comparison
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 from isodepth.citation import bibtex
+from isodepth.comparing.result import Comparison
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Fit, Interval
-from isodepth.recipes.result import Comparison
 from isodepth.report.drawn import Drawn, drawn_of_fit
 from isodepth.report.forest import Row, forest_rows, sensitivity_rows
 from isodepth.report.page_laws import law_content

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isodepth.recipes.inference import family_of
+from isodepth.comparing.models_in_use import family_of
 from isodepth.report.drawn import Drawn
 from isodepth.runs import Runs
 

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from isodepth.comparing import Comparison, compare
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.fit import DEFAULT_RESAMPLES, Progress
 from isodepth.fitting.problem import replicate_sets
 from isodepth.minima import Isoflop, isoflop
-from isodepth.recipes import Comparison, compare
 from isodepth.report.folder import (
     COMPARISON_FILE,
     FIT_FILE,

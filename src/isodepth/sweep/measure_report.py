@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from isodepth.recipes import Comparison
+from isodepth.comparing import Comparison
 from isodepth.sweep.measure import Measurement
 from isodepth.sweep.rounds import Round
 

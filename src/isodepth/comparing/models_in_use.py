@@ -14,10 +14,10 @@ import numpy as np
 
 from isodepth.accounting import LOOP_NORMS as NORMS
 from isodepth.accounting import Account, Injection, account, block_params
+from isodepth.comparing.channels import Channel, Optimum
 from isodepth.errors import InputError
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.result import Interval
-from isodepth.recipes.channels import Channel, Optimum
 
 CACHE_BYTES = 2  # of one cached number, bf16
 _SAME_COST = 0.005  # relative difference up to which FLOPs per token agree with the table's

@@ -11,16 +11,9 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from isodepth.counting import COUNTINGS, Counting, why_not_regressed
-from isodepth.errors import InputError
-from isodepth.fitting.fit import DEFAULT_RESAMPLES
-from isodepth.fitting.problem import Conventions, Estimator
-from isodepth.fitting.result import Interval
-from isodepth.fitting.uncertainty import Resamples
-from isodepth.laws import LAWS, LawName
-from isodepth.recipes.channels import channels_of
-from isodepth.recipes.inference import Inference, inference_of
-from isodepth.recipes.pair import (
+from isodepth.comparing.channels import channels_of
+from isodepth.comparing.models_in_use import Inference, inference_of
+from isodepth.comparing.pair import (
     Method,
     Pair,
     Sides,
@@ -29,8 +22,15 @@ from isodepth.recipes.pair import (
     fit_pair,
     pair_of,
 )
-from isodepth.recipes.result import Alternative, Comparison, Published
-from isodepth.recipes.verdict import VERDICTS, qualified, sign_of, verdict_of
+from isodepth.comparing.result import Alternative, Comparison, Published
+from isodepth.comparing.verdict import VERDICTS, qualified, sign_of, verdict_of
+from isodepth.counting import COUNTINGS, Counting, why_not_regressed
+from isodepth.errors import InputError
+from isodepth.fitting.fit import DEFAULT_RESAMPLES
+from isodepth.fitting.problem import Conventions, Estimator
+from isodepth.fitting.result import Interval
+from isodepth.fitting.uncertainty import Resamples
+from isodepth.laws import LAWS, LawName
 from isodepth.runs import Runs, load_runs
 from isodepth.runs.table import BASELINE
 

@@ -20,10 +20,10 @@ from math import factorial
 
 import numpy as np
 
+from isodepth.comparing.arms import Arm, Setting, at_size
+from isodepth.comparing.pair import Pair, Sides
 from isodepth.fitting.result import FittedLaw, Interval
 from isodepth.laws import Array
-from isodepth.recipes.arms import Arm, Setting, at_size
-from isodepth.recipes.pair import Pair, Sides
 
 CHANNELS = ("token_budget", "capacity", "other")
 Switches = tuple[bool, bool, bool]

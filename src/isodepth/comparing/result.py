@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from isodepth.comparing.channels import Channel, Optimum, Split
+from isodepth.comparing.models_in_use import Inference
+from isodepth.comparing.pair import Cost, Method
 from isodepth.errors import InputError, reason
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Interval
-from isodepth.recipes.channels import Channel, Optimum, Split
-from isodepth.recipes.inference import Inference
-from isodepth.recipes.pair import Cost, Method
 
 FORMAT = 1
 

@@ -1,6 +1,6 @@
 """Comparing recipes: Δφ, and where a loss change comes from."""
 
-from isodepth.recipes.compare import compare
-from isodepth.recipes.result import Comparison
+from isodepth.comparing.compare import compare
+from isodepth.comparing.result import Comparison
 
 __all__ = ["Comparison", "compare"]

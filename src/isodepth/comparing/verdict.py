@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, isfinite
 
+from isodepth.comparing.pair import Cost
+from isodepth.comparing.result import Alternative
 from isodepth.fitting.result import Interval
-from isodepth.recipes.pair import Cost
-from isodepth.recipes.result import Alternative
 
 MOST = 100  # times as many runs, beyond which a number of runs is no advice
 VERDICTS = {1: "raises φ", -1: "lowers φ", 0: "not resolved"}
