@@ -92,13 +92,13 @@ def test_without_phi_there_is_no_equivalent_size():
     result = equivalent_to_width(found, width=1280, recurrences=4)
     assert result.equivalent_params.value is None
     assert result.equivalent_params.ci95 is None
-    assert "needs φ" in result.warnings[0]
+    assert "needs φ" in result.warnings[0].text
     assert result.same_cost_params is not None
 
 
 def test_an_r_beyond_the_fitted_is_warned_of(published_fit):
     result = equivalent_to_width(published_fit, width=1280, recurrences=16)
-    assert any("beyond the fitted r = 8" in w for w in result.warnings)
+    assert any("beyond the fitted r = 8" in w.text for w in result.warnings)
 
 
 def test_a_free_multiplicity_knows_its_own_r_only(published):

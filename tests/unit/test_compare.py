@@ -43,12 +43,12 @@ def test_recovers_the_cost_of_looping_and_asks_for_it():
     assert found.cost.kappa == pytest.approx(0.7, abs=0.03)
     assert found.cost.delta_phi == pytest.approx(0.05, abs=0.03)
     assert found.cost.bic_gain > 10
-    assert any("looping probe at all costs a factor κ = 0.7" in w for w in found.warnings)
+    assert any("looping probe at all costs a factor κ = 0.7" in w.text for w in found.warnings)
 
 
 def test_no_cost_is_asked_for_where_there_is_none(probed):
     assert probed.cost.kappa == pytest.approx(1.0, abs=0.1)
-    assert not any("κ" in w for w in probed.warnings)
+    assert not any("κ" in w.text for w in probed.warnings)
 
 
 def test_one_looped_r_can_not_tell_a_cost():
@@ -310,7 +310,7 @@ def test_without_width_or_cost_columns_the_rest_remains():
     found = compare(load_runs(frame), recipe="probe", bootstrap=50)
     assert len(found.channels) == 9
     assert found.inference == ()
-    assert any("needs the column width" in w for w in found.warnings)
+    assert any("needs the column width" in w.text for w in found.warnings)
 
 
 @pytest.mark.parametrize("asked", [{"vocab": 0}, {"sequence_length": -1}, {"vocab": True}])
@@ -322,7 +322,7 @@ def test_a_vocabulary_or_length_that_no_model_has_is_refused(asked):
 def test_a_vocabulary_that_the_table_contradicts_is_refused():
     found = compare(two_recipes(noise=0.001), recipe="probe", bootstrap=0, vocab=500_000)
     assert found.inference == ()
-    assert any("give --vocab and --sequence-length" in w for w in found.warnings)
+    assert any("give --vocab and --sequence-length" in w.text for w in found.warnings)
 
 
 @pytest.mark.parametrize(

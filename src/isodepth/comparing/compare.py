@@ -33,6 +33,7 @@ from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, LawName
 from isodepth.runs import Runs, load_runs
 from isodepth.runs.table import BASELINE
+from isodepth.warned import Warned
 
 # arXiv 2604.21106, abstract; `in_code` what the notes of its released code say
 PUBLISHED = {
@@ -113,7 +114,7 @@ def compare(
     verdict, more = verdict_of(delta, ci95["delta_phi"], pair.both.n, sides.missing)
     verdict = qualified(verdict, ci95["delta_phi"], cost, rows)
     used: list[Inference] = []
-    left_out: list[str] = []
+    left_out: list[Warned] = []
     for name, problem, which in (
         (baseline, pair.baseline, "baseline"),
         (recipe, pair.recipe, "recipe"),
@@ -122,7 +123,7 @@ def compare(
             problem, name, channels, which, vocab=vocab, sequence_length=sequence_length
         )
         used += found
-        left_out += [why] if why else []
+        left_out += [Warned("use_left_out", why)] if why else []
     result = Comparison(
         baseline=baseline,
         recipe=recipe,
@@ -275,47 +276,60 @@ def _assumptions(
     return tuple(said)
 
 
-def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[str]:
-    said = [f"φ of the {name} is not identified: {why}" for name, why in sides.missing.items()]
+def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[Warned]:
+    said = [
+        Warned("not_identified", f"φ of the {name} is not identified: {why}")
+        for name, why in sides.missing.items()
+    ]
+
+    def warn(code: str, text: str) -> None:
+        said.append(Warned(code, text))
+
     if not sides.converged:
-        said.append("the optimiser did not converge: treat no number here as final")
+        warn("not_converged", "the optimiser did not converge: treat no number here as final")
     if result.delta_phi is None:
         return said
     cost = result.cost
     if cost and cost.asked_for:
         verb = "costs" if cost.kappa < 1 else "gains"
-        said.append(
+        warn(
+            "cost_of_looping",
             f"r^φ is not the whole difference: looping {result.recipe} at all {verb} a factor κ = "
             f"{cost.kappa:.2f}{_ends(cost.kappa_ci95, '.2f')} of the block's worth, whatever r "
             f"(BIC lower by {cost.bic_gain:.0f}); with κ in the joint fit Δφ, then a slope among "
-            f"r > 1, is {cost.delta_phi:+.3f}{_ends(cost.delta_phi_ci95, '+.3f')}"
+            f"r > 1, is {cost.delta_phi:+.3f}{_ends(cost.delta_phi_ci95, '+.3f')}",
         )
     said += _survival(result)
     drawn = sides.recipe.resamples
     if drawn is not None and drawn.unit == "losses":
-        said.append(
+        warn(
+            "independent_noise",
             "a φ hangs on one group of runs, so groups can't be resampled: the intervals suppose "
-            "that noise is independent between runs, and are too narrow if runs of a group share it"
+            "that noise is independent between runs, and are too narrow if runs of a group share "
+            "it",
         )
     elif result.ci95["delta_phi"] is not None and pair.n_units < _FEW_GROUPS:
-        said.append(
+        warn(
+            "few_groups",
             f"{pair.n_units} groups of runs are fewer than the {_FEW_GROUPS} at which the "
-            "interval's coverage was measured: it may cover less than 95%"
+            "interval's coverage was measured: it may cover less than 95%",
         )
     if not result.channels:
-        said.append(
-            "the runs name no shared budget, so the loss change at equal compute is not split"
+        warn(
+            "not_split",
+            "the runs name no shared budget, so the loss change at equal compute is not split",
         )
     beyond = [c for c in result.channels if c.baseline.beyond or c.recipe.beyond]
     if beyond:
-        said.append(
+        warn(
+            "extrapolated",
             f"{len(beyond)} of {len(result.channels)} compute-optimal models lie beyond the sizes "
-            "that were run at their r: the law is extrapolated there"
+            "that were run at their r: the law is extrapolated there",
         )
     return said
 
 
-def _survival(result: Comparison) -> list[str]:
+def _survival(result: Comparison) -> list[Warned]:
     """Does the sign of Δφ, and its being told from 0, survive other choices?"""
     told = [a for a in result.sensitivity if a.delta_phi is not None and a.ci95 is not None]
     if not told:
@@ -326,8 +340,11 @@ def _survival(result: Comparison) -> list[str]:
     listed = ", ".join(f"{VERDICTS[k]} in {n}" for k, n in counted.items() if n)
     values = [a.delta_phi for a in told if a.delta_phi is not None]
     return [
-        f"the verdict leans on the choices: of {len(told)} combinations tried, {listed}; Δφ runs "
-        f"from {min(values):+.3f} to {max(values):+.3f}"
+        Warned(
+            "choice_matters",
+            f"the verdict leans on the choices: of {len(told)} combinations tried, {listed}; Δφ "
+            f"runs from {min(values):+.3f} to {max(values):+.3f}",
+        )
     ]
 
 

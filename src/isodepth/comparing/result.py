@@ -13,6 +13,7 @@ from isodepth.comparing.pair import Cost, Method
 from isodepth.errors import InputError, reason
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Interval
+from isodepth.warned import Warned, from_json, to_json
 
 FORMAT = 1
 
@@ -70,16 +71,17 @@ class Comparison:
     sensitivity: tuple[Alternative, ...]
     published: Published | None  # for the shipped grid alone
     assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Warned, ...]
 
     def to_dict(self) -> dict[str, object]:
         """The contract of `compare --json`."""
         known = asdict(self)
-        for name in ("conventions", "delta_phi", "channels", "ci95"):
+        for name in ("conventions", "delta_phi", "channels", "ci95", "warnings"):
             del known[name]
         return {
             "format": FORMAT,
             **known,
+            **to_json(self.warnings),
             **asdict(self.conventions),
             "ci95": {k: v for k, v in self.ci95.items() if k != "delta_phi"},
             "delta_phi": {"value": self.delta_phi, "ci95": self.ci95["delta_phi"]},
@@ -151,7 +153,7 @@ def _comparison(data: dict[str, Any]) -> Comparison:
         "sensitivity": tuple(_made(Alternative, a) for a in data["sensitivity"]),
         "published": data["published"] and _made(Published, data["published"]),
         "assumptions": tuple(data["assumptions"]),
-        "warnings": tuple(data["warnings"]),
+        "warnings": from_json(data),
     }
     return Comparison(**made)
 

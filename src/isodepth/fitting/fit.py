@@ -153,7 +153,7 @@ def fit(
         sensitivity=[asdict(a) for a in alternatives],
         extrapolation=None if ahead is None else asdict(ahead),
         drift=None if along is None else along.to_dict(),
-        warnings=[],
+        warnings=(),
         notes=[*table.notes, *_notes(problem, borrowed)],
         fitted=FittedLaw(
             law=problem.law.name,
@@ -167,7 +167,7 @@ def fit(
         ),
     )
     said = warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem))
-    return replace(result, warnings=[*said, *(() if along is None else along.warnings)])
+    return replace(result, warnings=(*said, *(() if along is None else along.warnings)))
 
 
 def _r2(loss: Array, drawn: Array) -> float:

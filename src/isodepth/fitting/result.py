@@ -14,6 +14,7 @@ from isodepth.errors import InputError, reason
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design, LawName, MultiplicityName
+from isodepth.warned import Warned, from_json, to_json
 
 FORMAT = 1
 Interval = tuple[float, float]
@@ -106,7 +107,7 @@ class Fit:
     sensitivity: list[dict[str, Any]]
     extrapolation: dict[str, object] | None
     drift: dict[str, Any] | None  # φ against the budget, where it was asked for
-    warnings: list[str]
+    warnings: tuple[Warned, ...]
     notes: list[str]
     fitted: FittedLaw
 
@@ -200,12 +201,13 @@ class Fit:
     def to_dict(self) -> dict[str, object]:
         """The contract of `fit --json`, with the resamples that intervals are made from."""
         known = asdict(self)
-        for name in ("conventions", "params", "ci95", "fitted", "interval_method"):
+        for name in ("conventions", "params", "ci95", "fitted", "interval_method", "warnings"):
             del known[name]
         resamples = self.fitted.resamples
         return {
             "format": FORMAT,
             **known,
+            **to_json(self.warnings),
             **asdict(self.conventions),
             "formula": LAWS[self.conventions.law].formula,
             "params": self.params,
@@ -288,7 +290,8 @@ class Fit:
         )
         ci95 = {k: None if v is None else tuple(v) for k, v in data["ci95"].items()}
         phi: dict[str, Any] = data["phi"]
-        plain = set(cls.__dataclass_fields__) - {"conventions", "ci95", "fitted", "interval_method"}
+        made = {"conventions", "ci95", "fitted", "interval_method", "warnings"}
+        plain = set(cls.__dataclass_fields__) - made
         return cls(
             **{name: data[name] for name in plain - {"drift"}},
             drift=data.get("drift"),  # fits saved before it was there have none
@@ -296,6 +299,7 @@ class Fit:
             ci95=ci95,
             interval_method=phi["method"],
             fitted=fitted,
+            warnings=from_json(data),
         )
 
     def report(self) -> str:

@@ -16,6 +16,7 @@ from isodepth.counting import regress
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit, Interval
 from isodepth.laws import Array
+from isodepth.warned import Warned, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Equivalence:
     same_cost_params: float  # unlooped size of equal training FLOPs per token
     flops_per_token: float  # training FLOPs per token of the looped model
     assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Warned, ...]
 
     def to_dict(self) -> dict[str, object]:
         """What `equivalent --json` prints; exact numbers as they are, estimated ones with ci95."""
@@ -52,7 +53,7 @@ class Equivalence:
             "same_cost_params": self.same_cost_params,
             "flops_per_token": self.flops_per_token,
             "assumptions": list(self.assumptions),
-            "warnings": list(self.warnings),
+            **to_json(self.warnings),
         }
 
 
@@ -175,11 +176,15 @@ def _equivalence(
             draws = np.exp(fit.fitted.log_effective(once, rec, r, drawn.theta))[:, 0]
             ci95 = drawn.interval(value, draws, log=True)
     else:
-        warnings.insert(0, "the unlooped size of equal loss needs φ, which these runs can't tell")
+        open_size = "the unlooped size of equal loss needs φ, which these runs can't tell"
+        warnings.insert(0, Warned("not_identified", open_size))
     if recurrences > max(fit.fitted.levels):
         warnings.append(
-            f"r = {recurrences} lies beyond the fitted r = {max(fit.fitted.levels):g}: the form "
-            "r^φ is extrapolated"
+            Warned(
+                "extrapolated",
+                f"r = {recurrences} lies beyond the fitted r = {max(fit.fitted.levels):g}: the "
+                "form r^φ is extrapolated",
+            )
         )
     return Equivalence(
         recurrences=recurrences,

@@ -88,7 +88,7 @@ def fit_page(runs: Runs, fit: Fit, drawn: Sequence[Drawn], table_file: str) -> d
         "forests": [_fit_forest(fit)],
         "channels": [],
         "open": _OPEN,
-        "lists": {"Warnings": fit.warnings, "Notes": fit.notes},
+        "lists": {"Warnings": [str(w) for w in fit.warnings], "Notes": fit.notes},
         "runs": _table(runs, table_file),
         "made": _made(fit, asked),
     }
@@ -120,7 +120,9 @@ def compare_page(
         "open": _OPEN,
         "lists": {
             "Warnings": _once(
-                f"{r.recipe}: {w}" if len(results) > 1 else w for r in results for w in r.warnings
+                f"{r.recipe}: {w}" if len(results) > 1 else str(w)
+                for r in results
+                for w in r.warnings
             ),
             "Assumptions": _once(a for r in results for a in r.assumptions),
         },

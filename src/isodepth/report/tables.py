@@ -160,7 +160,7 @@ def isoflop_report(result: Isoflop) -> RenderableType:
                 f"[{sizes}]" if sizes else "",
                 "" if g.loss_min is None else f"{g.loss_min:.4f}",
                 interval_text(g.loss_min_ci95, ".4f"),
-                g.warning or "",
+                str(g.warning or ""),
             )
         parts += [Text(recipe, style="bold"), table]
     noise = (
@@ -230,7 +230,7 @@ def new_table(*headers: str) -> Table:
     return table
 
 
-def sentences(title: str, said: Iterable[str], style: str) -> list[RenderableType]:
+def sentences(title: str, said: Iterable[object], style: str) -> list[RenderableType]:
     """A titled list; nothing where nothing is said."""
     listed = [Padding(Text(f"• {s}"), (0, 0, 0, 2)) for s in said]
     return [Text(title, style=f"bold {style}".strip()), *listed] if listed else []

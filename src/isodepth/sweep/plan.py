@@ -17,6 +17,7 @@ from isodepth.planning.cost import memory_bytes
 from isodepth.planning.grid import Budget, Cell, Recipe, cells, choose_widths
 from isodepth.sweep.spec import DataSpec, Spec
 from isodepth.training.config import TrainConfig
+from isodepth.warned import Warned, from_json, to_json
 
 FORMAT = 1
 # What a command template may name, beside text: one run's own numbers, its folder, and the Python
@@ -105,6 +106,7 @@ class Plan:
     waiting: tuple[Budget, ...]  # adaptive: budgets whose widths wait for the first one's results
     assumptions: tuple[str, ...]
     prediction: Prediction | None = None  # of plans made for an interval
+    warnings: tuple[Warned, ...] = ()
 
     @property
     def flops(self) -> float:
@@ -128,6 +130,7 @@ class Plan:
                 "largest_memory_bytes": max(run.memory_bytes for run in self.runs),
             },
             "assumptions": list(self.assumptions),
+            **to_json(self.warnings),
             "prediction": None if self.prediction is None else asdict(self.prediction),
             "spec": self.spec.to_json(),
             "waiting": [asdict(budget) for budget in self.waiting],
@@ -296,6 +299,8 @@ def load_plan(file: Path) -> Plan:
             waiting=tuple(_of(Budget, one) for one in content["waiting"]),
             assumptions=tuple(content["assumptions"]),
             prediction=_prediction(predicted) if predicted else None,
+            # plans saved before they were there have none
+            warnings=from_json({"warnings": []} | content),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not a plan written by `isodepth plan`") from error

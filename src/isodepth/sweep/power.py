@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from isodepth.errors import InputError
+from isodepth.warned import Warned, to_json
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
@@ -33,6 +34,7 @@ class Power:
     curves: tuple[Curve, ...]
     ratios: dict[float, float]  # FLOPs of a layout → the design's half-width there over its own
     assumptions: tuple[str, ...]
+    warnings: tuple[Warned, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what can't be told is null."""
@@ -54,6 +56,7 @@ class Power:
             "curves": [asdict(curve) for curve in self.curves],
             "ratios": [{"flops": k, "ratio": v} for k, v in self.ratios.items()],
             "assumptions": list(self.assumptions),
+            **to_json(self.warnings),
         }
 
 
@@ -142,6 +145,7 @@ def power_of(
         curves=tuple(curves),
         ratios=ratios,
         assumptions=_assumptions(fits, noises, recipe),
+        warnings=(),
     )
 
 
