@@ -80,7 +80,14 @@ def test_published_diagnostics(published_fit):
     assert published_fit.n_starts_agreeing > 10
     low, high = published_fit.interval("phi")
     assert low < 0.46 < high
-    assert 0.05 < high - low < 0.15
+    # residuals go on along r, so φ's interval averages over error structures; beside it by groups
+    along = published_fit.errors_along_r
+    assert along["correlation"] == pytest.approx(0.67, abs=0.01)
+    assert along["p_value"] < 0.01
+    by_groups = along["ci95_groups"]
+    assert 0.05 < by_groups[1] - by_groups[0] < 0.15
+    assert high - low > 2 * (by_groups[1] - by_groups[0])
+    assert "errors_along_r" in {w.code for w in published_fit.warnings}
     assert len(published_fit.sensitivity) == 16
     assert published_fit.extrapolation["budget_flops"] == 2.15e19
 

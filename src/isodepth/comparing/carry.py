@@ -1,9 +1,10 @@
 """A baseline's runs as surfaces that carry a recipe's: what is its loss at equal r?
 
-At every r that both recipes were run at, the baseline's runs give a smooth surface of log loss over
-(log N_eff, log D) (`fitting/surface.py`). A form of the difference (`comparing/forms.py`) moves a
-recipe's run on it: other effective parameters, other tokens, a loss added. No unlooped run of either
-recipe is needed, and no law but for the N_eff of the baseline, r^φ, in which a change of φ is told.
+At every r that both recipes were run at, the baseline's runs give a smooth surface of log loss
+over (log N_eff, log D) (`fitting/surface.py`). A form of the difference (`comparing/forms.py`)
+moves a recipe's run on it: other effective parameters, other tokens, a loss added. No unlooped run
+of either recipe is needed, and no law but for the N_eff of the baseline, N_once + r^φ·N_rec, in
+which a change of φ is told.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pandas as pd
 from isodepth.fitting.errors import Cells, Errors
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.surface import Surface, surface_of
-from isodepth.laws import Array, Integers
+from isodepth.laws import Array, Bools, Integers
 
 _STEPS = 80
 _REACH = 0.5  # how far outside the baseline's hull a run may lie, as a share of its extent
@@ -98,7 +99,7 @@ class Carrier:
         return out
 
     def solve(
-        self, terms: tuple[str, ...], kept: Array | None = None, start: Array | None = None
+        self, terms: tuple[str, ...], kept: Bools | None = None, start: Array | None = None
     ) -> Array | None:
         """θ (p,) by least squares over the recipe's runs; None where the terms can't be told apart.
 
@@ -186,7 +187,7 @@ class Carrier:
         return Cells.of(pd.concat(frames), budgets)
 
     def _model(self, terms: tuple[str, ...], theta: Array) -> tuple[Array, Array, Array]:
-        """Log loss (n,), its Jacobian (n, p), and its derivative (n, k) in the surfaces' coefficients."""
+        """Log loss (n,); its derivatives in theta (n, p) and the surfaces' coefficients (n, k)."""
         n = self.r.size
         value = dict(zip(terms, theta, strict=True))
         centred = self.log_size - self.log_size.mean()

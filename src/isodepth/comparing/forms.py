@@ -27,7 +27,7 @@ import numpy as np
 
 from isodepth.comparing.carry import Carried, Carrier, worth_at
 from isodepth.fitting.law_free import Value, Worth
-from isodepth.laws import Array
+from isodepth.laws import Array, Bools
 
 FORMS: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -220,8 +220,8 @@ def _shown(term: str, value: Value) -> Value:
     """A factor as a factor, anything else as it is."""
     if term not in ("tokens", "parameters"):
         return value
-    low, high = np.exp(value.ci95)
-    return Value(value=float(np.exp(value.value)), ci95=(float(low), float(high)))
+    low, at, high = np.exp(np.clip([value.ci95[0], value.value, value.ci95[1]], -99, 99))
+    return Value(value=float(at), ci95=(float(low), float(high)))
 
 
 def _left_over(carrier: Carrier, one: _Fitted, added: tuple[str, ...]) -> float:
@@ -248,7 +248,7 @@ def _held_out(carrier: Carrier, terms: tuple[str, ...], start: Array) -> float |
     return float(np.sqrt(squares / carrier.r.size)) if len(folds) > 1 else None
 
 
-def _folds(carrier: Carrier) -> list[Array]:
+def _folds(carrier: Carrier) -> list[Bools]:
     budgets = carrier.budgets
     if budgets is not None and np.unique(budgets).size >= _LEAST_FOLDS:
         return [budgets == b for b in np.unique(budgets)]

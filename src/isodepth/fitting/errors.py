@@ -220,7 +220,7 @@ class Errors:
         return self._likelihoods(np.stack([self._cut, self.residual], axis=1))
 
     def _likelihoods(self, y: Array) -> tuple[Array, Array]:
-        """Restricted log likelihood (G, m), σ² profiled, and weighted squares (G, m) of y (n, m)."""
+        """Restricted log likelihood (G, m), σ² profiled, and weighted squares (G, m) of y."""
         x, cells = self.columns, self.cells
         n, p = x.shape
         xx, xy, yy = x.T @ x, x.T @ y, np.einsum("nm,nm->m", y, y)

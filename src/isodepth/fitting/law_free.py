@@ -26,7 +26,8 @@ import pandas as pd
 from isodepth.fitting.errors import Cells, Errors
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.surface import Surface, surface_of
-from isodepth.laws import Array, Bools
+from isodepth.laws import Array, Bools, Integers
+from isodepth.warned import Warned
 
 Interval = tuple[float, float]
 Constant = Literal["none", "tokens", "loss"]
@@ -36,6 +37,7 @@ _ROUNDS = 12  # of leaving out runs whose twins lie outside
 _STEPS = 60
 _TELLS = 0.05  # p-value below which a constant is split off
 _LOG_M = (-6.0, 6.0)  # beyond which no m is looked for
+_OPEN = 2 * np.log(10.0)  # width of an interval of log m that says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +157,8 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
         ) or f"fewer than {_LEAST_RUNS} runs at r = {short[0]:g}"
     held = runs.only(kept)
     free = _solved(held, levels, held.indicator(levels), "none", log_m)
+    if why := _open(free, levels):
+        return None, why
     candidates = [_candidate(held, levels, constant, log_m, free) for constant in CONSTANTS]
     told = [c for c in candidates[1:] if c.p_value is not None and 2 * c.p_value < _TELLS]
     chosen = min(told, key=lambda c: c.p_value or 0.0) if told else candidates[0]
@@ -184,12 +188,73 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
     )
 
 
+def without_law(
+    found: LawFree | None, why: str | None, phi: float | None, ci95: Interval | None
+) -> list[Warned]:
+    """What a reader must know of it, beside the law's φ and its interval."""
+    if found is None:
+        return [
+            Warned(
+                "law_free_missing", f"what a pass is worth can't be read off without a law: {why}"
+            )
+        ]
+    said = []
+
+    def warn(code: str, text: str) -> None:
+        said.append(Warned(code, text))
+
+    free = found.phi
+    if phi is not None and ci95 is not None:
+        apart = not free.ci95[0] <= phi <= free.ci95[1] and not ci95[0] <= free.value <= ci95[1]
+        if apart:
+            warn(
+                "law_disagrees",
+                f"without a law φ is {_text(free)}, and the law says {phi:.3f}: each lies outside "
+                "the other's interval",
+            )
+    split = found.split
+    if split["kind"] != "none":
+        constant = (
+            f"a token counts {_text(Value(**split['tokens_ratio']))} times as much in looped runs "
+            "as in unlooped ones"
+            if split["kind"] == "tokens"
+            else f"looped runs lose {_text(Value(**split['loss_offset']))} nats at every r"
+        )
+        warn(
+            "arms_differ",
+            f"looped and unlooped runs differ in more than r passes: {constant} (p = "
+            f"{split['p_value']:.1g}); with that split off φ is {_text(Value(**split['phi']))} "
+            f"without a law, {_text(free)} if it is counted as worth",
+        )
+    if found.power_law and found.power_law["p_value"] < _TELLS:
+        m = ", ".join(f"m({w.recurrences:g}) = {w.value:.2f}" for w in found.m)
+        warn(
+            "multiplicity_form",
+            f"without a law, r^φ does not describe what r passes are worth (p = "
+            f"{found.power_law['p_value']:.1g}): {m}",
+        )
+    out = found.left_out
+    if out:
+        n = sum(len(one.run_ids) for one in out)
+        warn(
+            "twins_left_out",
+            f"{n} of {len(found.twins)} looped runs have their unlooped twin outside the unlooped "
+            "runs and take no part in the measurement without a law",
+        )
+    return said
+
+
+def _text(value: Value) -> str:
+    low, high = value.ci95
+    return f"{value.value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Runs:
     """Looped runs beside the surface of the unlooped ones."""
 
     problem: Problem
-    looped: Array  # (n,) rows of the problem
+    looped: Integers  # (n,) rows of the problem
     surface: Surface
 
     @property
@@ -228,7 +293,7 @@ class _Runs:
         return np.log(self.once + np.exp(log_m) * self.rec)
 
     @property
-    def rows(self) -> Array:
+    def rows(self) -> Integers:
         """Rows of the problem: unlooped runs, then these."""
         r = self.problem.frame["recurrences"].to_numpy(dtype=float)
         return np.concatenate([np.flatnonzero(r == 1), self.looped])
@@ -257,10 +322,8 @@ class _Solved:
     def factor(self, i: int) -> Value:
         """exp θᵢ with its interval."""
         found = self.value(i)
-        return Value(
-            value=float(np.exp(found.value)),
-            ci95=(float(np.exp(found.ci95[0])), float(np.exp(found.ci95[1]))),
-        )
+        low, value, high = np.exp(np.clip([found.ci95[0], found.value, found.ci95[1]], -99, 99))
+        return Value(value=float(value), ci95=(float(low), float(high)))
 
 
 def _solved(
@@ -376,6 +439,16 @@ def _candidate(
         phi=power.value(0),
         phi_looped=slope,
     )
+
+
+def _open(free: _Solved, levels: Array) -> str | None:
+    """Why the runs leave m(r) open, if they do."""
+    for i, level in enumerate(levels):
+        low, high = free.value(i).ci95
+        at_end = not _LOG_M[0] < free.theta[i] < _LOG_M[1]
+        if at_end or not high - low < _OPEN:
+            return f"the runs leave m({level:g}) open by more than a factor of ten either way"
+    return None
 
 
 def _power_test(free: _Solved, levels: Array) -> dict[str, float] | None:

@@ -17,6 +17,7 @@ from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design, LawName, Multipli
 from isodepth.warned import Warned, from_json, to_json
 
 FORMAT = 1
+_LATER = {"drift", "errors_along_r", "law_free"}  # fits saved before these were there have none
 Interval = tuple[float, float]
 
 
@@ -107,6 +108,8 @@ class Fit:
     sensitivity: list[dict[str, Any]]
     extrapolation: dict[str, object] | None
     drift: dict[str, Any] | None  # φ against the budget, where it was asked for
+    errors_along_r: dict[str, Any] | None  # do residuals go on along r, and φ's intervals by both
+    law_free: dict[str, Any] | None  # what a pass is worth without a law; None: see warnings
     warnings: tuple[Warned, ...]
     notes: list[str]
     fitted: FittedLaw
@@ -292,9 +295,10 @@ class Fit:
         phi: dict[str, Any] = data["phi"]
         made = {"conventions", "ci95", "fitted", "interval_method", "warnings"}
         plain = set(cls.__dataclass_fields__) - made
+        later: dict[str, Any] = {name: data.get(name) for name in _LATER}
         return cls(
-            **{name: data[name] for name in plain - {"drift"}},
-            drift=data.get("drift"),  # fits saved before it was there have none
+            **{name: data[name] for name in plain - _LATER},
+            **later,
             conventions=conventions,
             ci95=ci95,
             interval_method=phi["method"],

@@ -108,7 +108,7 @@ def surface_of(log_size: Array, log_tokens: Array, log_loss: Array) -> Surface |
         if sizes[-1] < _TIED * sizes[0]:
             break
         leverage = (u**2).sum(axis=1)
-        influence = np.linalg.pinv(design)
+        influence: Array = np.asarray(np.linalg.pinv(design), dtype=np.float64)
         residual = log_loss - design @ (influence @ log_loss)
         # a run that alone holds a coefficient can't be predicted by the others
         if (leverage > 1 - 1e-9).any():
