@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from law_data import true_loss, two_recipes
+from conftest import TRUTH, true_loss, two_recipes
 
 from isodepth import compare, load_runs
 from isodepth.comparing.forms import FORMS
@@ -23,17 +23,16 @@ def means(found, by):
     return [m for m in found.paired.means if m.by == by]
 
 
-def changed(tokens=1.0, offset=0.0, over_r=0.0, phi=None, noise=0.0, recurrences=(2, 4, 8)):
+def changed(tokens=1.0, offset=0.0, over_r=0.0, phi=None, noise=2e-4, recurrences=(2, 4, 8)):
     """The baseline of a known law, and a probe of equal cost that differs as named."""
-    runs = two_recipes(phi, recurrences=recurrences, cut=False)
-    frame = runs.frame.copy()
+    frame = two_recipes(phi or TRUTH["phi"], recurrences=recurrences, cut=False).frame.copy()
     probe = frame["recipe"] == "probe"
-    moved = frame.assign(tokens=np.where(probe, frame["tokens"] * tokens, frame["tokens"]))
-    loss = true_loss(moved) if phi is None else frame["loss"]
+    loss = frame["loss"]
+    if phi is None:
+        loss = true_loss(frame.assign(tokens=frame["tokens"] * np.where(probe, tokens, 1.0)))
     loss = loss + np.where(probe, offset + over_r / frame["recurrences"], 0.0)
     rng = np.random.default_rng(0)
-    frame["loss"] = loss * np.exp(noise * rng.normal(size=len(frame)))
-    return load_runs(frame)
+    return load_runs(frame.assign(loss=loss * np.exp(noise * rng.normal(size=len(frame)))))
 
 
 def test_pairs_of_the_published_probes(published):
@@ -93,7 +92,7 @@ def test_truncation_leaves_its_change_of_phi_open(published):
     ],
 )
 def test_a_known_form_is_found_and_no_change_of_phi(change, form, name, value):
-    found = compare(changed(**change, noise=2e-4), recipe="probe", bootstrap=0)
+    found = compare(changed(**change), recipe="probe", bootstrap=0)
     assert found.split.form == form
     assert found.split.chosen.params[name].value == pytest.approx(value, rel=0.05)
     own = found.split.candidate(form, with_phi=True)
@@ -104,7 +103,7 @@ def test_a_known_form_is_found_and_no_change_of_phi(change, form, name, value):
 
 
 def test_a_change_of_phi_alone_is_found():
-    found = compare(changed(phi=0.75, noise=2e-4), recipe="probe", bootstrap=0)
+    found = compare(changed(phi=0.75), recipe="probe", bootstrap=0)
     assert found.split.form == "none"
     alone = found.split.candidate("none", with_phi=True)
     assert alone.admissible
@@ -114,14 +113,14 @@ def test_a_change_of_phi_alone_is_found():
 
 
 def test_no_unlooped_run_is_needed():
-    frame = changed(tokens=1.25, noise=2e-4).frame
+    frame = changed(tokens=1.25).frame
     found = compare(load_runs(frame[frame["recurrences"] > 1]), recipe="probe", bootstrap=0)
     assert found.split.form == "tokens"
     assert found.split.tokens_ratio.value == pytest.approx(1.25, rel=0.03)
 
 
 def test_own_unlooped_runs_lead():
-    runs = changed(tokens=1.25, noise=2e-4, recurrences=(1, 2, 4, 8))
+    runs = changed(tokens=1.25, recurrences=(1, 2, 4, 8))
     found = compare(runs, recipe="probe", bootstrap=0)
     assert found.verdict.startswith("without a loop (r = 1) its log loss differs by -0.0")
     assert 1 in {m.recurrences for m in means(found, "recurrences")}
