@@ -6,8 +6,9 @@
 The published layout: 116 runs of a baseline and 63 of a probe that borrows its unlooped runs. The
 truth is the published law, or one that bends it (coupled, other m(r)), the noise 0.0025 of the
 loss in one of nine worlds; the probe differs as named. Every sweep goes through isodepth's own
-functions. A cell is the share of sweeps whose 95% interval holds the truth, in percent; the last columns are
-false alarms: a constant between looped and unlooped runs, and a change of φ, where there is none.
+functions. A cell is the share of sweeps whose 95% interval holds the truth, in percent; the last
+columns are false alarms: a constant between looped and unlooped runs, or a change of φ, where
+there is none.
 """
 
 from __future__ import annotations
