@@ -209,13 +209,16 @@ def isoflop_report(result: Isoflop) -> RenderableType:
 def equivalence_report(result: Equivalence) -> RenderableType:
     """What `isodepth equivalent` prints."""
     table = new_table("size (non-embedding parameters)", "value", "95% interval")
-    equal = result.equivalent_params
     table.add_row("unique parameters", size_text(result.unique_params), "exact")
-    table.add_row(
-        "unlooped size of equal loss",
-        "not identified" if equal.value is None else size_text(equal.value),
-        "" if equal.ci95 is None else f"[{', '.join(size_text(x) for x in equal.ci95)}]",
-    )
+    for words, equal in (
+        ("unlooped size of equal loss, by the law", result.equivalent_params),
+        ("unlooped size of equal loss, without a law", result.equivalent_params_law_free),
+    ):
+        table.add_row(
+            words,
+            "not identified" if equal.value is None else size_text(equal.value),
+            "" if equal.ci95 is None else f"[{', '.join(size_text(x) for x in equal.ci95)}]",
+        )
     cost = size_text(result.same_cost_params)
     table.add_row("unlooped size of equal training cost", cost, "exact")
     table.add_row("training FLOPs per token", f"{result.flops_per_token:.4g}", "exact")

@@ -190,8 +190,8 @@ def _checks(found: dict[str, Any]) -> Rows:
     if found["left_out"]:
         rows.append(("twins outside it, left out", _left_out(found["left_out"])))
     return Rows(
-        title="Checks of it (rms of log loss)",
-        columns=("check without a law", "result (rms of log loss)"),
+        title="Checks without a law",
+        columns=("check without a law", "result; rms of log loss"),
         rows=tuple(rows),
     )
 

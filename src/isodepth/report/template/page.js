@@ -254,7 +254,7 @@ const worthPlot = w => div => {
   if (w.free.length) traces.push(marks(w.free, "the law's free m", 1 / 1.04, HUES[2], "diamond-open"));
   traces.push(marks(w.m, "without a law", 1, isDark() ? HUES[5] : HUES[0], "circle"));
   if (w.split) traces.push(marks(w.split.m, w.split.name, 1.04, HUES[1], "square"));
-  plot(div, traces, { title: { text: "m(r)", font: { size: 13 } }, showlegend: true, legend: { orientation: "h", y: -.22 },
+  plot(div, traces, { title: { text: "m(r)", font: { size: 13 } }, showlegend: true, legend: { orientation: "h", y: -.22, traceorder: "normal" },
     xaxis: logs("r, passes", [1, ...rs]), yaxis: logs("unlooped blocks that they are worth", MS) });
 };
 const leftPlot = w => div => plot(div, unique(w.twins.map(one => one.r)).map((r, i) => {
