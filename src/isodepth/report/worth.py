@@ -169,12 +169,12 @@ def _phis(found: dict[str, Any]) -> Rows:
 def _checks(found: dict[str, Any]) -> Rows:
     rows = []
     if found["power_law"]:
-        rows.append(("r^φ against an m of each r", _p(found["power_law"]["p_value"])))
+        rows.append(("r^φ against free m", _p(found["power_law"]["p_value"])))
     for name, words in (("budget", "budget"), ("tokens_per_parameter", "tokens/parameter")):
         trend = found["drift"][name]
         if trend:
             said = f"log m {_number(trend, '+.3f')} for ten times, {_p(trend['p_value'])}"
-            rows.append((f"drift with {words}", said))
+            rows.append((f"drift: {words}", said))
     for one in found["split"]["candidates"]:
         words, said = _constant(one)
         phi = f"φ anchored {one['phi']['value']:.3f}"
@@ -188,7 +188,7 @@ def _checks(found: dict[str, Any]) -> Rows:
         )
     )
     if found["left_out"]:
-        rows.append(("twins outside it, left out", _left_out(found["left_out"])))
+        rows.append(("twins outside, left out", _left_out(found["left_out"])))
     return Rows(
         title="Checks without a law",
         columns=("check without a law", "result; rms of log loss"),
@@ -203,7 +203,7 @@ def _constant(one: dict[str, Any]) -> tuple[str, str]:
         return "looped arms: tokens × κ", said
     if one["kind"] == "loss":
         said = f"δ = {_number(one['loss_offset'], '+.4f')}, {_p(one['p_value'])}, "
-        return "looped arms: loss + δ nats", said
+        return "looped arms: loss + δ", said
     return "looped arms: no constant", ""
 
 

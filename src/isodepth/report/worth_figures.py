@@ -169,5 +169,5 @@ def map_figure(fit: Fit, found: dict[str, Any]) -> Figure | None:
         bar = figure.colorbar(shown, ax=panels, pad=0.02)
         ticks = np.round(np.exp(np.array([-0.9, -0.45, 0.0, 0.45, 0.9]) * reach), 2)
         bar.set_ticks(np.log(ticks).tolist(), labels=[f"{t:g}" for t in ticks])
-        figure.suptitle(f"{plain(fit.recipe)}: m / $r^φ$, φ = {cells.phi:.3f} {cells.whose}")
+        figure.suptitle(f"{plain(fit.recipe)}: m / r^φ, φ = {cells.phi:.3f} {cells.whose}")
     return figure
