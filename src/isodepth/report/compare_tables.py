@@ -13,7 +13,8 @@ from isodepth.comparing.result import Comparison
 from isodepth.fitting.law_free import Value, Worth
 from isodepth.fitting.result import Interval
 from isodepth.laws import LAWS
-from isodepth.report.tables import interval_text, new_table, sentences, size_text
+from isodepth.report.tables import new_table, sentences
+from isodepth.report.words import interval_text, size_text
 
 
 def compare_report(result: Comparison) -> RenderableType:
