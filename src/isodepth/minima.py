@@ -14,9 +14,9 @@ import pandas as pd
 from scipy import stats
 
 from isodepth.errors import InputError
-from isodepth.fitting.problem import budgets_of
 from isodepth.laws import Array
 from isodepth.runs import Runs
+from isodepth.runs.groups import budgets_of
 from isodepth.warned import Warned, to_json
 
 _LEAST_RUNS = 3

@@ -22,6 +22,7 @@ CODES: dict[str, str] = {
     # the table contradicts itself
     "unequal_depth": "models of one width have another effective depth at another r",
     "counts_contradict_flops": "parameter counts and FLOPs per token can't both be right",
+    "embedding_counted": "n_once holds embedding or head, which are left out",
     "flops_contradict_budget": "tokens × FLOPs per token are not the budget that is named",
     "duplicate_rows": "rows that are equal to the digit were counted as one run",
     "not_nats": "losses are in another unit than nats per token",

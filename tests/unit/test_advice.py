@@ -77,8 +77,9 @@ def test_counts_and_width_agree(published_fit):
 
 
 def test_closed_form_of_n_eff(published_fit):
-    result = equivalent_to_counts(published_fit, n_once=1000, n_rec=500, recurrences=4)
-    assert result.equivalent_params.value == pytest.approx(1000 + 4**published_fit.phi * 500)
+    result = equivalent_to_counts(published_fit, n_once=10**8, n_rec=10**7, recurrences=4)
+    expected = 1e8 + 4**published_fit.phi * 1e7
+    assert result.equivalent_params.value == pytest.approx(expected)
 
 
 def test_regressed_counting_is_used_for_new_widths(published):
@@ -100,14 +101,14 @@ def test_without_phi_there_is_no_equivalent_size():
 
 def test_an_r_beyond_the_fitted_is_warned_of(published_fit):
     result = equivalent_to_width(published_fit, width=1280, recurrences=16)
-    assert any("beyond the fitted r = 8" in w.text for w in result.warnings)
+    assert any("r = 16 lies 2 times above the runs' 1 to 8" in w.text for w in result.warnings)
 
 
 def test_a_free_multiplicity_knows_its_own_r_only(published):
     found = fit(published, multiplicity="free", bootstrap=50)
-    result = equivalent_to_counts(found, n_once=1000, n_rec=500, recurrences=4)
-    assert result.equivalent_params.value == pytest.approx(1000 + found.params["m4"] * 500)
-    result = equivalent_to_counts(found, n_once=1000, n_rec=500, recurrences=3)
+    result = equivalent_to_counts(found, n_once=10**8, n_rec=10**7, recurrences=4)
+    assert result.equivalent_params.value == pytest.approx(1e8 + found.params["m4"] * 1e7)
+    result = equivalent_to_counts(found, n_once=10**8, n_rec=10**7, recurrences=3)
     assert result.equivalent_params.value is None
     with pytest.raises(InputError, match="none for r = 3"):
         found.predict(n_once=1e7, n_rec=1e7, recurrences=3, tokens=1e9)

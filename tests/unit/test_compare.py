@@ -91,7 +91,8 @@ def test_one_noise_is_pooled_over_two_fits_that_share_runs():
     assert noise_of(pair.both, [one]).freedom == pytest.approx(pair.baseline.n - 6)
     assert noise_of(pair.both, [one, one]).freedom == pytest.approx(pair.baseline.n - 6)
     apart = replace(two, rows=np.arange(pair.baseline.n, pair.baseline.n + pair.recipe.n))
-    more = pd.concat([frame, frame.assign(run_id=frame["run_id"] + "-again")])
+    again = frame.assign(run_id=frame["run_id"] + "-again", loss=frame["loss"] * (1 + 1e-9))
+    more = pd.concat([frame, again])
     twice = pair_of(load_runs(more), "baseline", "probe", Conventions(estimator="lsq"))
     assert noise_of(twice.both, [one, apart]).freedom == pytest.approx(free)
     assert max(pair.baseline.n, pair.recipe.n) - 6 < both.freedom < free

@@ -341,9 +341,13 @@ def _assumptions(
 
 
 def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[Warned]:
+    doubts = [one.warned for one in pair.both.doubts if not one.withholds]
     said = [
-        Warned("not_identified", f"φ of the {name} is not identified: {why}")
-        for name, why in sides.missing.items()
+        *dict.fromkeys(doubts),
+        *(
+            Warned(sides.codes[name], f"φ of the {name} is not identified: {why}")
+            for name, why in sides.missing.items()
+        ),
     ]
 
     def warn(code: str, text: str) -> None:

@@ -21,6 +21,7 @@ from isodepth.fitting.identify import Identified, identify, tokens_follow_size
 from isodepth.fitting.law_free import LawFree, law_free, without_law
 from isodepth.fitting.problem import Conventions, Estimator, Problem, build
 from isodepth.fitting.result import Fit, FittedLaw, Interval
+from isodepth.fitting.seen import seen_by
 from isodepth.fitting.uncertainty import (
     Profile,
     Resamples,
@@ -108,7 +109,7 @@ def fit(
     used = rows[rows["status"] == "done"]
     if used.empty:
         raise InputError(f"{table.source}: recipe {recipe!r} has no finished run to fit")
-    problem = build(used, conventions)
+    problem = build(used, conventions, table.doubts(rows))
 
     step("optimum", 0.0)
     best = estimate(problem)
@@ -162,6 +163,7 @@ def fit(
         drift=None if along is None else along.to_dict(),
         errors_along_r=along_r,
         law_free=None if worth is None else worth.to_dict(),
+        seen=seen_by(problem, best, ahead),
         warnings=(),
         notes=[*table.notes, *_notes(problem, borrowed)],
         fitted=FittedLaw(
@@ -280,6 +282,10 @@ def _parameters(
             if name == "E":  # which can't be negative
                 ends = (max(low, 0.0), high)
             ci95[shown] = ends if np.isfinite(ends).all() else None
+    found = known.optima
+    if found is not None and len(found.phis) > 1 and ci95.get("phi"):
+        low, high = ci95["phi"] or found.reach
+        ci95["phi"] = (min(low, found.reach[0]), max(high, found.reach[1]))
     if problem.multiplicity.name == "power":
         params.setdefault("phi", None)
         ci95.setdefault("phi", None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from isodepth.fitting.diagnostics import Extrapolation, LackOfFit
-from isodepth.fitting.identify import NOISE_FLOOR, Identified, spread
+from isodepth.fitting.identify import Identified
+from isodepth.fitting.outlying import FAR, outlying
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.result import Fit
 from isodepth.warned import Warned
 
 _BIC = 10.0  # "very strong" evidence (Kass & Raftery 1995)
 _P = 0.01
-_FAR = 6.0  # standard deviations; normal noise goes so far once in 500 million runs
 _FEW_AGREE = 3
 _FEW_GROUPS = 12  # the smallest count at which coverage was measured (docs/coverage.md)
 
@@ -32,12 +32,14 @@ def warnings_of(
     def warn(code: str, text: str) -> None:
         said.append(Warned(code, text))
 
+    said += [one.warned for one in problem.doubts if not one.withholds]
     by_reason: dict[str, list[str]] = {}
     for name, why in known.missing.items():
         by_reason.setdefault(why, []).append(name.replace("log_m", "m"))
     for why, names in by_reason.items():
         verb = "is" if len(names) == 1 else "are"
-        warn("not_identified", f"{', '.join(names)} {verb} not identified: {why}")
+        code = known.codes.get(why, "not_identified")
+        warn(code, f"{', '.join(names)} {verb} not identified: {why}")
     if fit.r2 is None:
         warn(
             "too_few_runs",
@@ -61,6 +63,7 @@ def warnings_of(
         )
     if fit.phi is None:
         return said
+    said += _of_phi(fit, known)
     if tied:
         warn(
             "tokens_follow_size",
@@ -70,6 +73,41 @@ def warnings_of(
     said += _intervals(fit, problem)
     said += _outliers(fit, problem)
     said += _forms(fit, lack, ahead)
+    return said
+
+
+def _of_phi(fit: Fit, known: Identified) -> list[Warned]:
+    """What the value of φ asks to be said of it."""
+    said = []
+    found = known.optima
+    if found is not None and len(found.phis) > 1:
+        values = ", ".join(f"{phi:.3f}" for phi in found.phis)
+        said.append(
+            Warned(
+                "two_solutions",
+                f"no run has r = 1, and several values of φ describe the runs about equally well: "
+                f"{values}; the interval holds them all",
+            )
+        )
+    elif found is not None and fit.params["phi"] is not None:
+        said.append(
+            Warned(
+                "no_unlooped",
+                "no run has r = 1: φ rests on how the looped runs differ among themselves, and on "
+                "the form r^φ between them and r = 1",
+            )
+        )
+    phi, ci95 = fit.phi, fit.ci95.get("phi")
+    if phi is not None and phi > 1.0:
+        surely = "" if ci95 is None or ci95[0] > 1.0 else ", though its interval holds 1"
+        said.append(
+            Warned(
+                "phi_above_one",
+                f"φ = {phi:.3f} is above 1{surely}: r passes through one block would be worth more "
+                "than r blocks of their own, so that looped and r = 1 runs differ in more than "
+                "sharing (docs/phi.md)",
+            )
+        )
     return said
 
 
@@ -103,20 +141,14 @@ def _intervals(fit: Fit, problem: Problem) -> list[Warned]:
             f"{resamples.n_units:g} groups of runs are fewer than the {_FEW_GROUPS} at which the "
             "interval's coverage was measured: it may cover less than 95%",
         )
+    # the rows are near-copies of each other, so that their number says nothing
     phis = [float(a["phi"]) for a in fit.sensitivity if a["phi"] is not None]
-    if phis and max(phis) - min(phis) > ci95[1] - ci95[0]:
+    if phis and (min(phis) < ci95[0] or max(phis) > ci95[1]):
         warn(
             "choice_matters",
             f"φ runs from {min(phis):.3f} to {max(phis):.3f} over laws, estimators and counting "
-            "conventions, further than its interval is wide",
-        )
-    outside = [a for a in fit.sensitivity if a["phi"] is not None]
-    far = [a for a in outside if not ci95[0] <= float(a["phi"]) <= ci95[1]]
-    if far:
-        warn(
-            "choice_matters",
-            f"{len(far)} of {len(outside)} combinations of law, estimator and counting put φ "
-            "outside its interval: state the conventions beside it",
+            f"conventions, out of its interval of [{ci95[0]:.3f}, {ci95[1]:.3f}]: state them "
+            "beside it",
         )
     return said
 
@@ -124,16 +156,15 @@ def _intervals(fit: Fit, problem: Problem) -> list[Warned]:
 def _outliers(fit: Fit, problem: Problem) -> list[Warned]:
     """Runs that no noise explains: a diverging run, a misread loss, a wrong unit."""
     residual = problem.scale * (problem.log_loss - np.log(problem.predict(fit.fitted.theta)[0]))
-    far = np.abs(residual) > _FAR * spread(problem, residual, fit.fitted.theta.size)
-    far &= np.abs(residual) > _FAR * NOISE_FLOOR
-    ids = problem.frame["run_id"].astype(str).to_numpy()[far]
-    if not ids.size:
+    far = outlying(residual, problem.delta, fit.fitted.theta.size)
+    if not far:
         return []
+    ids = problem.frame["run_id"].astype(str).to_numpy()[far]
     named = ", ".join(ids[:3]) + (f" and {ids.size - 3} more" if ids.size > 3 else "")
     return [
         Warned(
             "outliers",
-            f"{ids.size} of {problem.n} runs lie more than {_FAR:g} standard deviations off: "
+            f"{ids.size} of {problem.n} runs lie more than {FAR:g} standard deviations off: "
             f"{named}",
         )
     ]
@@ -153,7 +184,7 @@ def _forms(fit: Fit, lack: LackOfFit, ahead: Extrapolation | None) -> list[Warne
             f"{fit.conventions.law} law draws them (p = {curvature.p_value:.1g})",
         )
     forms = lack.laws
-    gain = forms["additive"].bic - forms["coupled"].bic
+    gain = forms["additive"].bic - forms["coupled"].bic if len(forms) > 1 else 0.0
     if fit.conventions.law == "additive" and gain > _BIC:
         phi = forms["coupled"].phi
         warn(
@@ -163,7 +194,7 @@ def _forms(fit: Fit, lack: LackOfFit, ahead: Extrapolation | None) -> list[Warne
             + ("and can't tell φ" if phi is None else f"with φ = {phi:.3f}"),
         )
     shapes = lack.multiplicities
-    if "power" in shapes and shapes["power"].bic - shapes["free"].bic > _BIC:
+    if len(shapes) > 1 and shapes["power"].bic - shapes["free"].bic > _BIC:
         free, power = shapes["free"].multiplicity, shapes["power"].multiplicity
         listed = ", ".join(
             f"m({r}) = {free[r]:.2f} against {power[r]:.2f}" for r in free if r in power

@@ -17,6 +17,7 @@ from isodepth.accounting import Account, Injection, account
 from isodepth.counting import regress
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit, Interval
+from isodepth.fitting.seen import FARTHEST, Seen, size_of
 from isodepth.laws import Array
 from isodepth.warned import Warned, to_json
 
@@ -178,20 +179,19 @@ def _equivalence(
         if drawn is not None:
             draws = np.exp(fit.fitted.log_effective(once, rec, r, drawn.theta))[:, 0]
             ci95 = drawn.interval(value, draws, log=True)
-    else:
+    if known and recurrences > 1 and fit.seen is not None:
+        value, ci95 = _beyond(fit, fit.seen, once, rec, recurrences, value, ci95)
+        warnings += fit.seen.said(size_of(once, rec, r), r)
+        if value is None:
+            warnings.append(
+                Warned("not_identified", "so far beyond the runs there is no number of equal loss")
+            )
+    if not known:
         open_size = "the unlooped size of equal loss needs φ, which these runs can't tell"
         warnings.insert(0, Warned("not_identified", open_size))
     without_law, why_none = _law_free(fit, float(once[0]), float(rec[0]), recurrences)
     if why_none:
         warnings.append(why_none)
-    if recurrences > max(fit.fitted.levels):
-        warnings.append(
-            Warned(
-                "extrapolated",
-                f"r = {recurrences} lies beyond the fitted r = {max(fit.fitted.levels):g}: the "
-                "form r^φ is extrapolated",
-            )
-        )
     return Equivalence(
         recurrences=recurrences,
         unique_params=unique,
@@ -235,6 +235,47 @@ def _law_free(
     return Quantity(
         value=once + one["value"] * rec, ci95=(once + low * rec, once + high * rec)
     ), None
+
+
+def _beyond(
+    fit: Fit,
+    seen: Seen,
+    once: Array,
+    rec: Array,
+    recurrences: int,
+    value: float | None,
+    ci95: Interval | None,
+) -> tuple[float | None, Interval | None]:
+    """The unlooped size and its interval, widened for a model beyond the runs.
+
+    Beyond their sizes φ may drift with the logarithm of size, as far as the runs let it; beyond
+    their r further passes may add nothing. A thousand times beyond there is no number.
+    """
+    r = np.array([float(recurrences)])
+    decades = float(seen.decades(size_of(once, rec, r))[0])
+    most = seen.recurrences[1]
+    if decades > FARTHEST or recurrences > most * 10**FARTHEST:
+        return None, None
+    if value is None or ci95 is None:
+        return value, ci95
+    low, high = ci95
+    if decades > 0:
+        if seen.phi_drift is None:
+            return value, None
+        half = np.hypot(np.log(high / low) / 2, _change(once, rec, r, value, seen, decades))
+        low, high = value * float(np.exp(-half)), value * float(np.exp(half))
+    if recurrences > most:
+        theta = fit.fitted.theta[None]
+        held = np.exp(fit.fitted.log_effective(once, rec, np.array([most]), theta))[0, 0]
+        low = min(low, float(held))
+    return value, (low, high)
+
+
+def _change(once: Array, rec: Array, r: Array, value: float, seen: Seen, decades: float) -> float:
+    """Change of the logarithm of the unlooped size with the drift that φ may have there."""
+    assert seen.phi_drift is not None
+    share = 1.0 - float(once[0]) / value  # of the looped block's parameters, however often counted
+    return share * float(np.log(r[0])) * seen.phi_drift * decades
 
 
 def _unlooped_of_cost(flops: float, *, depth: int, vocab: int, sequence_length: int) -> float:

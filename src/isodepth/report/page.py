@@ -128,7 +128,9 @@ def compare_page(
                 for r in results
                 for w in r.warnings
             ),
-            "Assumptions": _once(a for r in results for a in r.assumptions),
+            "Assumptions": _once(
+                [_made_at_once(results), *(a for r in results for a in r.assumptions)]
+            ),
         },
         "runs": _table(runs, table_file),
         "made": _made(first, asked),
@@ -187,10 +189,23 @@ def sweep_page(
         "forests": [*map(_fit_forest, fits), *map(_compare_forest, results)],
         "channels": _channels(results),
         "open": _OPEN,
-        "lists": {"How far to trust this": list(trust), "Warnings": _once(warned)},
+        "lists": {
+            "How far to trust this": [*trust, *([_made_at_once(results)] if results else [])],
+            "Warnings": _once(warned),
+        },
         "runs": _table(runs, table_file),
         "made": made,
     }
+
+
+def _made_at_once(results: Sequence[Comparison]) -> str:
+    """How many comparisons a reader of the page is shown."""
+    losses = sum(len(r.channels) for r in results)
+    phis = "one comparison" if len(results) == 1 else f"{len(results)} comparisons"
+    return (
+        f"this page makes {phis} of φ and {losses} of losses at equal compute, each with a 95% "
+        "interval of its own: of twenty that are independent one misses by chance"
+    )
 
 
 def _phi_text(fit: Fit) -> str:

@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from isodepth.errors import InputError, reason
 from isodepth.files import replace_synced
 from isodepth.fitting.result import Fit
 from isodepth.planning.cost import memory_bytes
+from isodepth.planning.foreseen import foreseen
 from isodepth.planning.grid import Budget, Cell, Recipe, cells, choose_widths
 from isodepth.sweep.spec import DataSpec, Spec
 from isodepth.training.config import TrainConfig
@@ -164,7 +167,21 @@ def make_plan(spec: Spec, law: Fit | None) -> Plan:
         else:
             chosen.append(with_widths(spec, budget, law, {}))
     by_law = any(budget.widths is None for budget in budgets)
-    return plan_of(spec, tuple(chosen), tuple(waiting), law if by_law else None)
+    plan = plan_of(spec, tuple(chosen), tuple(waiting), law if by_law else None)
+    return replace(plan, warnings=(*_foreseen(plan), *plan.warnings))
+
+
+def _foreseen(plan: Plan) -> tuple[Warned, ...]:
+    """What the runs of each recipe, with the r = 1 runs of the first, will leave open."""
+    frame = pd.DataFrame([asdict(run) for run in plan.runs]).drop(columns="train")
+    if plan.waiting:  # budgets that are to come
+        frame = frame.drop(columns="budget_flops")
+    unlooped = frame[(frame["recipe"] == plan.spec.recipes[0].name) & (frame["recurrences"] == 1)]
+    said = []
+    for name, own in frame.groupby("recipe", sort=False):
+        lent = () if (own["recurrences"] == 1).any() else (unlooped,)
+        said += [one.about(str(name)) for one in foreseen(pd.concat([*lent, own]))]
+    return tuple(said)
 
 
 def with_widths(
