@@ -103,14 +103,16 @@ def _intervals(fit: Fit, problem: Problem) -> list[Warned]:
             f"{resamples.n_units:g} groups of runs are fewer than the {_FEW_GROUPS} at which the "
             "interval's coverage was measured: it may cover less than 95%",
         )
-    phis = [float(a["phi"]) for a in fit.sensitivity if a["phi"] is not None]
+    # what looped arms may differ by is another question: see `arms_differ`
+    same = [a for a in fit.sensitivity if a["arms_differ"] == fit.conventions.arms_differ]
+    phis = [float(a["phi"]) for a in same if a["phi"] is not None]
     if phis and max(phis) - min(phis) > ci95[1] - ci95[0]:
         warn(
             "choice_matters",
             f"φ runs from {min(phis):.3f} to {max(phis):.3f} over laws, estimators and counting "
             "conventions, further than its interval is wide",
         )
-    outside = [a for a in fit.sensitivity if a["phi"] is not None]
+    outside = [a for a in same if a["phi"] is not None]
     far = [a for a in outside if not ci95[0] <= float(a["phi"]) <= ci95[1]]
     if far:
         warn(
