@@ -38,6 +38,7 @@ CODES: dict[str, str] = {
     "twins_left_out": "looped runs whose unlooped twin isn't known took no part without a law",
     "arms_differ": "looped and unlooped runs differ in more than the number of passes",
     "law_disagrees": "the law and the measurement without a law give different numbers",
+    "not_paired": "runs that couldn't be compared with the baseline's at equal r",
     "delta_phi_depends_on_form": "Δφ depends on what else the recipe is allowed to change",
     "choice_matters": "law, estimator, counting or method move the number or its verdict",
     "law_form": "another law describes the runs better",

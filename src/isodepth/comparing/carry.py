@@ -98,6 +98,23 @@ class Carrier:
             out[rows] = surface.log_loss(size, log_tokens[rows])
         return out
 
+    def surface_columns(self, log_tokens: Array) -> Array:
+        """(n, k): the surfaces' columns at the recipe's sizes and at tokens of one's own."""
+        widths = [self.surfaces[level].coefficients.size for level in self.levels]
+        out = np.zeros((self.r.size, sum(widths)))
+        at = 0
+        for level, k in zip(self.levels, widths, strict=True):
+            rows = self.r == level
+            size = effective(self.once[rows], self.rec[rows], level, self.phi or 0.0)
+            out[rows, at : at + k] = self.surfaces[level].columns(size, log_tokens[rows])
+            at += k
+        return out
+
+    @property
+    def behind_influence(self) -> Array:
+        """(k, m) of the baseline's log losses on the surfaces' coefficients."""
+        return self._behind[1]
+
     def solve(
         self, terms: tuple[str, ...], kept: Bools | None = None, start: Array | None = None
     ) -> Array | None:

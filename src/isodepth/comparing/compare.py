@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -11,7 +11,10 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from isodepth.comparing.channels import channels_of
+from isodepth.comparing.arms import Change
+from isodepth.comparing.carry import carrier_of
+from isodepth.comparing.channels import Channel, channels_of
+from isodepth.comparing.forms import FORM_WORDS, FORMS, Split, change_of, delta_log_m, split_of
 from isodepth.comparing.models_in_use import Inference, inference_of
 from isodepth.comparing.pair import (
     Method,
@@ -22,11 +25,14 @@ from isodepth.comparing.pair import (
     fit_pair,
     pair_of,
 )
+from isodepth.comparing.paired_runs import Paired, paired_of
 from isodepth.comparing.result import Alternative, Comparison, Published
-from isodepth.comparing.verdict import VERDICTS, qualified, sign_of, verdict_of
+from isodepth.comparing.verdict import VERDICTS, sign_of, verdict_of, verdict_of_laws
 from isodepth.counting import COUNTINGS, Counting, why_not_regressed
 from isodepth.errors import InputError
+from isodepth.fitting.estimate import estimate
 from isodepth.fitting.fit import DEFAULT_RESAMPLES
+from isodepth.fitting.law_free import Worth
 from isodepth.fitting.problem import Conventions, Estimator
 from isodepth.fitting.result import Interval
 from isodepth.fitting.uncertainty import Resamples
@@ -101,8 +107,12 @@ def compare(
     cost = None
     if not sides.missing and not joint.missing:
         cost = cost_of(pair, np.append(joint.baseline.theta, joint.recipe.theta[-1]), draws)
-    step(f"{recipe}: channels", 0.4)
-    channels = () if sides.missing else channels_of(pair, sides)
+    step(f"{recipe}: at equal r", 0.35)
+    look, left_out = _at_equal_r(pair, sides, bootstrap, seed)
+    step(f"{recipe}: channels", 0.45)
+    channels: tuple[Channel, ...] = ()
+    if look is not None and "baseline" not in sides.missing:
+        channels = channels_of(pair, sides.baseline, look.change, apart=look.apart)
     step(f"{recipe}: sensitivity", 0.5)
     rows = []
     if not sides.missing:
@@ -111,10 +121,13 @@ def compare(
 
     phis, ci95 = _numbers(sides)
     delta = None if None in phis else sides.delta
-    verdict, more = verdict_of(delta, ci95["delta_phi"], pair.both.n, sides.missing)
-    verdict = qualified(verdict, ci95["delta_phi"], cost, rows)
+    if look is not None and look.split is not None:
+        verdict, more = verdict_of(look.split, look.paired), None
+    else:
+        verdict, more = verdict_of_laws(
+            delta, ci95["delta_phi"], pair.both.n, sides.missing, pair.borrowed
+        )
     used: list[Inference] = []
-    left_out: list[Warned] = []
     for name, problem, which in (
         (baseline, pair.baseline, "baseline"),
         (recipe, pair.recipe, "recipe"),
@@ -144,6 +157,9 @@ def compare(
         n_resamples=bootstrap,
         verdict=verdict,
         more_runs=more,
+        paired=None if look is None else look.paired,
+        split=None if look is None else look.split,
+        delta_log_m=() if look is None else look.delta_log_m,
         channels=channels,
         inference=tuple(used),
         cost=cost,
@@ -153,6 +169,51 @@ def compare(
         warnings=(),
     )
     return replace(result, warnings=(*_warnings(result, pair, sides), *left_out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """A recipe beside its baseline at equal r."""
+
+    split: Split
+    paired: Paired
+    delta_log_m: tuple[Worth, ...]
+    change: Change  # at the optimum and at every resample of the laws
+    apart: bool  # whether Δφ is identified in it
+
+
+def _at_equal_r(
+    pair: Pair, sides: Sides, bootstrap: int, seed: int
+) -> tuple[_Look | None, list[Warned]]:
+    """The comparison without unlooped runs; or None, and what was left out."""
+    own = np.flatnonzero((pair.recipe.frame["recipe"] == pair.own_name).to_numpy())
+    phi = None if "baseline" in sides.missing else sides.phis[0]
+    carrier, said = carrier_of(pair.baseline, pair.recipe, own.tolist(), phi)
+    warned = [Warned("not_paired", text) for text in said]
+    if carrier is None:
+        return None, warned
+    base = pair.baseline
+    misfit = np.log(base.predict(sides.baseline.theta)[0]) if sides.method == "separate" else None
+    if misfit is None:
+        misfit = np.log(base.predict(estimate(base).theta)[0])
+    split = split_of(carrier, float(np.sqrt(((base.log_loss - misfit) ** 2).mean())))
+    if split is None:
+        few = f"{carrier.r.size} runs are too few to fit a form of the difference"
+        return None, [*warned, Warned("not_paired", few)]
+    terms = FORMS[split.form]
+    carried = carrier.solved(terms)
+    assert carried is not None  # it was fitted before
+    change, apart = change_of(carrier, split, bootstrap, seed)
+    return (
+        _Look(
+            split=split,
+            paired=paired_of(carrier, terms, carried, None if sides.missing else sides.delta),
+            delta_log_m=delta_log_m(carrier, split),
+            change=change,
+            apart=apart,
+        ),
+        warned,
+    )
 
 
 def _numbers(sides: Sides) -> tuple[list[float | None], dict[str, Interval | None]]:
@@ -259,10 +320,13 @@ def _assumptions(
             "baseline's, so one unlooped model serves both"
         )
     said.append(
-        "separate laws: each recipe has its own E, A, α, B, β; the change of these is `other`"
+        "the laws' Δφ: each recipe has its own E, A, α, B, β"
         if method == "separate"
-        else "one law for both recipes, which differ in φ alone; `other` is then the injection's "
-        "parameters only"
+        else "the laws' Δφ: one law for both recipes, which differ in φ alone"
+    )
+    said.append(
+        "at equal r: the baseline's runs give a smooth surface at every r, and the recipe differs "
+        "from it by one of the forms listed; the loss change is split by the form that holds"
     )
     if more is not None:
         said.append(
@@ -287,6 +351,25 @@ def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[Warned]:
 
     if not sides.converged:
         warn("not_converged", "the optimiser did not converge: treat no number here as final")
+    split = result.split
+    if split is not None and split.delta_phi is not None and split.sign is None:
+        listed = ", ".join(
+            f"{c.delta_phi.value:+.3f} [{c.delta_phi.ci95[0]:+.3f}, {c.delta_phi.ci95[1]:+.3f}] "
+            f"with {FORM_WORDS[c.form]}"
+            for c in split.counted
+            if c.delta_phi is not None
+        )
+        warn(
+            "delta_phi_depends_on_form",
+            f"Δφ is not identified: its sign depends on what else {result.recipe} may change: "
+            f"{listed}",
+        )
+    if pair.borrowed and split is None and result.delta_phi is not None:
+        warn(
+            "borrowed_unlooped",
+            f"{result.recipe} borrows its r = 1 runs, and can't be compared at equal r: a gain of "
+            "it at every r would be counted as φ",
+        )
     if result.delta_phi is None:
         return said
     cost = result.cost

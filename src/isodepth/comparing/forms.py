@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from isodepth.comparing.arms import Change
 from isodepth.comparing.carry import Carried, Carrier, worth_at
 from isodepth.fitting.law_free import Value, Worth
 from isodepth.laws import Array, Bools
@@ -39,13 +40,13 @@ FORMS: dict[str, tuple[str, ...]] = {
     "parameters": ("parameters",),
 }
 FORM_WORDS = {
-    "none": "φ alone",
-    "tokens": "a token counts κ times as much",
-    "tokens_size": "κ that moves with size",
-    "offset": "a loss of δ nats at every r",
-    "offset_over_r": "a loss of c/r nats",
-    "offset_log_r": "a loss of δ₀ + δ₁·ln r nats",
-    "parameters": "ν times the effective parameters",
+    "none": "Δφ alone",
+    "tokens": "tokens × κ",
+    "tokens_size": "tokens × κ·N^c",
+    "offset": "loss + δ",
+    "offset_over_r": "loss + c/r",
+    "offset_log_r": "loss + δ₀ + δ₁·ln r",
+    "parameters": "parameters × ν",
 }
 _TELLS = 0.05  # p-value below which a form is contradicted
 _LEAST_FOLDS = 3
@@ -257,6 +258,36 @@ def _folds(carrier: Carrier) -> list[Bools]:
         if cells.max() + 1 >= _LEAST_FOLDS:
             return [cells == c for c in range(int(cells.max()) + 1)]
     return list(np.eye(carrier.r.size, dtype=bool))
+
+
+def change_of(carrier: Carrier, split: Split, n: int, seed: int) -> tuple[Change, bool]:
+    """What the form that holds changes, at its optimum and n draws; and whether Δφ is in it.
+
+    Where Δφ is identified the form is taken with its change of φ, else without.
+    """
+    terms = FORMS[split.form]
+    with_phi = split.candidate(split.form, with_phi=True)
+    told = split.sign is not None and with_phi is not None and with_phi.admissible
+    if told:
+        terms = (*terms, "phi")
+    found = carrier.solved(terms)
+    assert found is not None  # it was fitted before
+    theta = found.theta[None]
+    if n:
+        theta = np.vstack([theta, found.theta + found.errors.draws(found.influence, n, seed)])
+    at = {term: theta[:, i] for i, term in enumerate(terms)}
+    zero = np.zeros(1 + n)
+    change = Change(
+        delta_phi=at.get("phi", zero),
+        log_tokens=at.get("tokens", zero),
+        log_tokens_by_size=at.get("tokens_size", zero),
+        middle=float(carrier.log_size.mean()),
+        log_params=at.get("parameters", zero),
+        offset=at.get("offset", zero),
+        offset_over_r=at.get("offset_over_r", zero),
+        offset_log_r=at.get("offset_log_r", zero),
+    )
+    return change, told
 
 
 def delta_log_m(carrier: Carrier, split: Split) -> tuple[Worth, ...]:

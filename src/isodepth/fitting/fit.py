@@ -209,14 +209,18 @@ def _along_warnings(fit: Fit) -> list[Warned]:
     found = fit.errors_along_r
     if not found or found["p_value"] >= ASKED:
         return []
-    low, high = found["ci95_groups"]
+    drawn = fit.fitted.resamples
+    averaged = drawn is not None and drawn.unit == "structures"
+    low, high = found["ci95_groups" if averaged else "ci95_structures"]
+    made, other = ("averages over error structures", "by groups")
+    if not averaged:
+        made, other = ("is that by groups, the wider", "averaged over error structures")
     return [
         Warned(
             "errors_along_r",
             f"residuals go on along budgets at one r (correlation {found['correlation']:.2f} with "
             f"the next budget's, p = {found['p_value']:.2g}): the law misses the runs, and the "
-            f"interval averages over error structures; by groups it would be [{low:.3f}, "
-            f"{high:.3f}]",
+            f"interval {made}; {other} it would be [{low:.3f}, {high:.3f}]",
         )
     ]
 

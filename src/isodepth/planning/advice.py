@@ -4,6 +4,11 @@ Both follow from the law (arXiv 2604.21106, section on equivalence): a looped mo
 loss of an unlooped one of N_eff = N_once + r^φ·N_rec parameters at the same tokens, and its
 training costs as much per token as that of an unlooped model of its effective depth. Under a law
 whose looped arms differ by a constant that size may depend on the tokens, too.
+
+
+training costs as much per token as that of an unlooped model of its effective depth. Beside the
+law's size stands the one without a law, N_once + m(r)·N_rec, at an r whose m was measured by
+unlooped twins (`fitting/law_free.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +33,10 @@ class Quantity:
     value: float | None
     ci95: Interval | None
 
+    def to_dict(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"value": self.value, "ci95": None if self.ci95 is None else [*self.ci95]}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
@@ -36,6 +45,7 @@ class Equivalence:
     recurrences: int
     unique_params: int  # non-embedding parameters that the looped model holds
     equivalent_params: Quantity  # unlooped size of equal loss at equal tokens
+    equivalent_params_law_free: Quantity  # the same without a law
     same_cost_params: float  # unlooped size of equal training FLOPs per token
     flops_per_token: float  # training FLOPs per token of the looped model
     assumptions: tuple[str, ...]
@@ -46,12 +56,8 @@ class Equivalence:
         return {
             "recurrences": self.recurrences,
             "unique_params": self.unique_params,
-            "equivalent_params": {
-                "value": self.equivalent_params.value,
-                "ci95": None
-                if self.equivalent_params.ci95 is None
-                else [*self.equivalent_params.ci95],
-            },
+            "equivalent_params": self.equivalent_params.to_dict(),
+            "equivalent_params_law_free": self.equivalent_params_law_free.to_dict(),
             "same_cost_params": self.same_cost_params,
             "flops_per_token": self.flops_per_token,
             "assumptions": list(self.assumptions),
@@ -206,6 +212,9 @@ def _equivalence(
         needed = "what looped runs differ by" if _open_constant(fit) and fit.phi else "φ"
         open_size = f"the unlooped size of equal loss needs {needed}, which these runs can't tell"
         warnings.insert(0, Warned("not_identified", open_size))
+    without_law, why_none = _law_free(fit, float(once[0]), float(rec[0]), recurrences)
+    if why_none:
+        warnings.append(why_none)
     if recurrences > max(fit.fitted.levels):
         warnings.append(
             Warned(
@@ -218,6 +227,7 @@ def _equivalence(
         recurrences=recurrences,
         unique_params=unique,
         equivalent_params=Quantity(value=value, ci95=ci95),
+        equivalent_params_law_free=without_law,
         same_cost_params=same_cost,
         flops_per_token=flops,
         assumptions=(
@@ -253,6 +263,35 @@ def _open_constant(fit: Fit) -> bool:
     """Whether looped arms differ by what the runs can't tell."""
     name = CONSTANTS.get(fit.fitted.arms_differ)
     return name is not None and fit.params[name] is None
+
+
+def _law_free(
+    fit: Fit, once: float, rec: float, recurrences: int
+) -> tuple[Quantity, Warned | None]:
+    """N_once + m(r)·N_rec by the m measured without a law; or why there is none."""
+    if recurrences == 1:
+        size = once + rec
+        return Quantity(value=size, ci95=(size, size)), None
+    none = Quantity(value=None, ci95=None)
+    if fit.law_free is None:
+        code = "law_free_missing"
+        if any(w.code == code for w in fit.warnings):
+            return none, None  # which says why
+        text = "the fit holds nothing measured without a law: fit the runs again"
+        return none, Warned(code, text)
+    measured = {one["recurrences"]: one for one in fit.law_free["m"]}
+    one = measured.get(float(recurrences))
+    if one is None:
+        known = ", ".join(f"{r:g}" for r in measured)
+        text = (
+            f"without a law m is known where it was measured (r = {known}), not at r = "
+            f"{recurrences}"
+        )
+        return none, Warned("not_identified", text)
+    low, high = one["ci95"]
+    return Quantity(
+        value=once + one["value"] * rec, ci95=(once + low * rec, once + high * rec)
+    ), None
 
 
 def _unlooped_of_cost(flops: float, *, depth: int, vocab: int, sequence_length: int) -> float:

@@ -22,7 +22,8 @@ from isodepth.minima import Isoflop, isoflop
 from isodepth.report.drawing import COLOURS, MARKERS, plain, save, style
 from isodepth.report.drawn import Drawn
 from isodepth.report.forest import sensitivity_figure
-from isodepth.report.tables import interval_text, size_text
+from isodepth.report.words import interval_text, size_text
+from isodepth.report.worth_figures import worth_figures
 from isodepth.runs import Runs
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def write_figures(runs: Runs, fit: Fit, drawn: Sequence[Drawn], out: Path) -> li
         ("residuals", residuals_figure([own])),
         ("profile", profile_figure([own])),
         ("sensitivity", sensitivity_figure(fit)),
+        *worth_figures(fit),
     ):
         if figure is not None:
             written += save(figure, out, name)
