@@ -73,6 +73,8 @@ class FitOptions(LawOptions):
     """Which recipe; by default 'baseline', or the only one."""
     multiplicity: Literal["power", "free"] = "power"
     """m(r) = r^φ, or an m of its own for every r."""
+    arms_differ: Literal["none", "tokens", "loss"] = "none"
+    """One constant for all looped runs: κ on their tokens, or δ nats on their loss."""
 
     def fit(self, runs: Any, out: Path | None = None, *, at_budgets: tuple[float, ...] = ()) -> Any:
         """Fit, and write the folder where one is asked for, under one progress bar."""
@@ -87,6 +89,7 @@ class FitOptions(LawOptions):
                 estimator=self.estimator,
                 count_injection=self.count_injection,
                 huber_delta=self.huber_delta,
+                arms_differ=self.arms_differ,
                 bootstrap=self.bootstrap,
                 seed=self.seed,
                 at_budgets=at_budgets,
@@ -282,6 +285,8 @@ class EquivalentCommand(Shape, FitOptions):
     """Parameters of the shared block."""
     n_inject: int | None = None
     """Parameters of the injection; goes with the counts, 0 if not given."""
+    tokens: float | None = None
+    """Training tokens of both models, where the size of equal loss depends on them."""
     runs: str | None = None
     """Run table to fit."""
     fit_file: Annotated[str | None, arg(name="fit", metavar="FIT.json")] = None
@@ -309,6 +314,7 @@ class EquivalentCommand(Shape, FitOptions):
                 n_rec=self.n_rec,
                 n_inject=self.n_inject or 0,
                 recurrences=self.recurrences,
+                tokens=self.tokens,
             )
         else:
             assert self.width is not None
@@ -316,6 +322,7 @@ class EquivalentCommand(Shape, FitOptions):
                 fit,
                 width=self.width,
                 recurrences=self.recurrences,
+                tokens=self.tokens,
                 **self.shape(),
             )
         self.deliver(result.to_dict(), equivalence_report(result))

@@ -118,6 +118,25 @@ def test_the_curves_are_the_law(opened, written, sweep, fitted):
     assert ends == pytest.approx([x for s in said.reshape(3, -1) for x in (s[0], s[-1])])
 
 
+@pytest.mark.parametrize("arms", ["tokens", "loss"])
+def test_the_curves_of_looped_arms_that_differ_are_the_law(opened, sweep, arms, tmp_path):
+    found = fit(sweep, arms_differ=arms, bootstrap=0, sensitivity=False)
+    page = opened(
+        write_page(
+            tmp_path, lambda: fit_page(sweep, found, drawn_of_table(sweep, found), "table.csv")
+        )[0]
+    )
+    curves = lines(page)
+    for r, panel in ((1, curves[0]), (8, curves[-1])):
+        rows = sweep.frame[sweep.frame["recurrences"] == r].sort_values(["budget_flops", "n_once"])
+        said = found.predict(
+            **{n: rows[n] for n in ("n_once", "n_rec", "n_inject", "recurrences", "tokens")}
+        )
+        ends = [x for _, y in panel for x in (y[0], y[-1])]
+        assert ends == pytest.approx([x for s in said.reshape(3, -1) for x in (s[0], s[-1])])
+    assert "isodepth equivalent gives it" in page.inner_text("#worth").replace("\u00a0", " ")
+
+
 def test_hover_names_the_run(opened, written, sweep):
     page = opened(written)
     # over the dot itself

@@ -49,7 +49,7 @@ def test_recovers_any_exponents(phi, alpha, beta, seed):
     n = frame["n_once"] + frame["n_inject"] + frame["recurrences"] ** phi * frame["n_rec"]
     size = 0.8 * (n / n.mean()) ** -alpha
     frame["loss"] = 1.5 + size + 0.5 * (frame["tokens"] / frame["tokens"].mean()) ** -beta
-    found = fit(load_runs(frame), bootstrap=0)
+    found = fit(load_runs(frame), bootstrap=0, sensitivity=False)
     assert found.params["alpha"] == pytest.approx(alpha, abs=1e-3)
     assert found.phi == pytest.approx(phi, abs=1e-3)
 
@@ -88,7 +88,8 @@ def test_published_diagnostics(published_fit):
     assert 0.05 < by_groups[1] - by_groups[0] < 0.15
     assert high - low > 2 * (by_groups[1] - by_groups[0])
     assert "errors_along_r" in {w.code for w in published_fit.warnings}
-    assert len(published_fit.sensitivity) == 16
+    arms = [a["arms_differ"] for a in published_fit.sensitivity]
+    assert arms == ["none"] * 16 + ["tokens"] * 2 + ["loss"] * 2
     assert published_fit.extrapolation["budget_flops"] == 2.15e19
 
 

@@ -373,6 +373,7 @@ def _sides(
         FittedLaw(
             law=problem.law.name,
             multiplicity="power",
+            arms_differ=problem.law.arms_differ,
             levels=tuple(float(r) for r in np.unique(levels[i])),
             theta_names=(*problem.law.shape, "phi"),
             theta=thetas[i],

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from isodepth.counting import COUNTINGS, Counting, why_not_regressed
+from isodepth.counting import Counting
 from isodepth.errors import InputError
 from isodepth.fitting.diagnostics import extrapolation, lack_of_fit
 from isodepth.fitting.drift import drift
 from isodepth.fitting.errors import ASKED
 from isodepth.fitting.estimate import Estimate, estimate
-from isodepth.fitting.identify import Identified, identify, tokens_follow_size
+from isodepth.fitting.identify import CONSTANTS, Identified, identify, tokens_follow_size
 from isodepth.fitting.law_free import LawFree, law_free, without_law
 from isodepth.fitting.problem import Conventions, Estimator, Problem, build
 from isodepth.fitting.result import Fit, FittedLaw, Interval
 from isodepth.fitting.seen import seen_by
+from isodepth.fitting.sensitivity import arms_warnings, sensitivity_of
 from isodepth.fitting.uncertainty import (
     Profile,
     Resamples,
@@ -33,26 +34,13 @@ from isodepth.fitting.uncertainty import (
     structured,
 )
 from isodepth.fitting.warn import warnings_of
-from isodepth.laws import LAWS, Array, LawName, MultiplicityName
+from isodepth.laws import ArmsDiffer, Array, LawName, MultiplicityName
 from isodepth.runs import Runs, load_runs
 from isodepth.warned import Warned
 
 DEFAULT_RESAMPLES = 1000
-_SENSITIVITY_RESAMPLES = 200
-_SENSITIVITY_STARTS = 5  # besides the optimum of the same law under the first conventions
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alternative:
-    """φ under one combination of law, estimator and counting convention."""
-
-    law: str
-    estimator: str
-    count_injection: str
-    phi: float | None
-    ci95: Interval | None
 
 
 def fit(
@@ -64,6 +52,7 @@ def fit(
     estimator: Estimator = "huber",
     count_injection: Counting = "once",
     huber_delta: float = 1e-3,
+    arms_differ: ArmsDiffer = "none",
     bootstrap: int = DEFAULT_RESAMPLES,
     seed: int = 0,
     sensitivity: bool = True,
@@ -84,6 +73,9 @@ def fit(
         2404.10102: residuals of log loss, summed) or `lsq`, least squares of the same residuals.
     count_injection: `once`, `rec`, `none` or `regressed`.
     huber_delta: Huber's threshold on log-loss residuals.
+    arms_differ: what looped runs may differ by from unlooped ones beside m(r), the same at every
+        r > 1: `none`, `tokens`, which count κ times (D → κD; `tokens_ratio`), or `loss`, δ nats
+        more (`loss_offset`).
     bootstrap: resamples behind the intervals; 0 for none.
     seed: of the resampling.
     sensitivity: whether φ is also wanted under every other law, estimator and counting, which takes
@@ -102,6 +94,7 @@ def fit(
         estimator=estimator,
         count_injection=count_injection,
         huber_delta=huber_delta,
+        arms_differ=arms_differ,
     )
     step = on_progress or (lambda stage, share: None)
     recipe = table.choose(recipe)
@@ -126,7 +119,7 @@ def fit(
     ahead = extrapolation(problem, best)
     along = drift(problem, best, resamples, at_budgets, seed) if at_budgets else None
     step("sensitivity", 0.65)
-    alternatives = _sensitivity(problem, best, known, seed, unit) if sensitivity else []
+    alternatives = sensitivity_of(problem, best, known, seed, unit) if sensitivity else []
     step("without a law", 0.95)
     worth, why_none = _law_free(table, recipe, conventions, problem)
     step("done", 1.0)
@@ -169,6 +162,7 @@ def fit(
         fitted=FittedLaw(
             law=problem.law.name,
             multiplicity=problem.multiplicity.name,
+            arms_differ=problem.law.arms_differ,
             levels=tuple(float(r) for r in np.unique(problem.frame["recurrences"])),
             theta_names=problem.theta_names,
             theta=best.theta,
@@ -178,7 +172,8 @@ def fit(
         ),
     )
     said = warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem))
-    said += [*_along_warnings(result), *without_law(worth, why_none, result.phi, ci95.get("phi"))]
+    said += [*_along_warnings(result), *arms_warnings(conventions, alternatives)]
+    said += [*without_law(worth, why_none, result.phi, ci95.get("phi"))]
     return replace(result, warnings=(*said, *(() if along is None else along.warnings)))
 
 
@@ -276,7 +271,7 @@ def _parameters(
         params[shown] = float(np.exp(value) if is_log else value) if identified else None
         ci95[shown] = None
         if identified and resamples:
-            log = name in ("A", "B", "gamma")
+            log = name in ("A", "B", "gamma", "tokens_ratio")
             low, high = resamples.interval(float(value), draws[name], log=log)
             ends = (float(np.exp(low)), float(np.exp(high))) if is_log else (low, high)
             if name == "E":  # which can't be negative
@@ -286,9 +281,11 @@ def _parameters(
     if found is not None and len(found.phis) > 1 and ci95.get("phi"):
         low, high = ci95["phi"] or found.reach
         ci95["phi"] = (min(low, found.reach[0]), max(high, found.reach[1]))
-    if problem.multiplicity.name == "power":
-        params.setdefault("phi", None)
-        ci95.setdefault("phi", None)
+    open_names = ["phi"] if problem.multiplicity.name == "power" else []
+    open_names += [CONSTANTS[a] for a in CONSTANTS if a == problem.conventions.arms_differ]
+    for name in open_names:
+        params.setdefault(name, None)
+        ci95.setdefault(name, None)
     return params, ci95
 
 
@@ -301,62 +298,6 @@ def _profile(
     if resamples:
         error = max(error, resamples.standard_error(resamples.theta[:, len(problem.law.shape)]))
     return profile(problem, best, "phi", error)
-
-
-def _sensitivity(
-    problem: Problem, best: Estimate, known: Identified, seed: int, unit: Resampling | None
-) -> list[Alternative]:
-    """φ under every law × estimator × counting convention that these runs allow, r^φ throughout."""
-    if not problem.eta_names or (problem.multiplicity.name == "power" and "phi" not in known.names):
-        return []
-    found = []
-    starts: dict[str, Array] = {}
-    draws: dict[str, Array] = {}
-    for conventions in _conventions(problem):
-        if conventions == problem.conventions:
-            other, around = problem, best
-        else:
-            other = problem.with_conventions(conventions)
-            around = estimate(other, starts.get(conventions.law))
-        if conventions.law not in starts:
-            starts[conventions.law] = np.vstack([around.theta, around.starts[:_SENSITIVITY_STARTS]])
-        identified = identify(other, around.theta)
-        at = other.theta_names.index("phi")
-        value, ci95 = None, None
-        if "phi" in identified.names:
-            value = float(around.theta[at])
-            if unit is not None:
-                # one seed draws the same everywhere: their last refits are near
-                start = draws.get(conventions.law)
-                drawn = resample(other, around, _SENSITIVITY_RESAMPLES, seed, unit, start)
-                draws[conventions.law] = drawn.theta
-                ci95 = drawn.interval(value, drawn.theta[:, at])
-        found.append(
-            Alternative(
-                law=conventions.law,
-                estimator=conventions.estimator,
-                count_injection=conventions.count_injection,
-                phi=value,
-                ci95=ci95,
-            )
-        )
-    return found
-
-
-def _conventions(problem: Problem) -> Iterator[Conventions]:
-    estimators: tuple[Estimator, ...] = get_args(Estimator)
-    for law in LAWS:
-        for estimator in estimators:
-            for counting in COUNTINGS:
-                if counting == "regressed" and why_not_regressed(problem.frame):
-                    continue
-                yield replace(
-                    problem.conventions,
-                    law=law,
-                    estimator=estimator,
-                    count_injection=counting,
-                    multiplicity="power",
-                )
 
 
 def _method(problem: Problem, resamples: Resamples | None) -> str:

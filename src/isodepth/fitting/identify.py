@@ -16,13 +16,14 @@ from isodepth.fitting.noise import noise_scale
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.solver import huber
 from isodepth.fitting.unlooped import Optima, optima
-from isodepth.laws import Array
+from isodepth.laws import ArmsDiffer, Array
 
 NOISE_FLOOR = 1e-3  # relative noise of a loss below which no standard error is believed
 _LARGEST_SE_PHI = 0.5  # the interval then spans "worth nothing" to "worth a block" twice over
 _LARGEST_SE_LOG = 1.0  # a coefficient known to no better than a factor e
 _ONE_BUDGET = 0.025  # rms of log tokens about what one budget buys
 _BUYS = (-1.15, -0.35)  # slope of log tokens against log size at one budget
+_LARGEST_SE_RATIO = 0.5  # log κ: a token then counts a third or three times as much
 _TIED = 1e-4  # share of log D's variation that log N leaves unexplained where they are tied
 
 
@@ -48,6 +49,8 @@ def identify(problem: Problem, theta: Array) -> Identified:
     reported = [*raw, *problem.eta_names]
     if not problem.eta_names and problem.multiplicity.name == "power":
         reported.append("phi")
+    if problem.law.arms_differ != problem.conventions.arms_differ:
+        reported.append(CONSTANTS[problem.conventions.arms_differ])
     codes: dict[str, str] = {}
     missing: dict[str, str] = {}
     for doubt in problem.doubts:
@@ -110,7 +113,20 @@ def _structural(problem: Problem, reported: list[str], codes: dict[str, str]) ->
         for name in names:
             missing.setdefault(name, why)
 
+    constant = [name for name in CONSTANTS.values() if name in reported]
     recurrences = np.unique(frame["recurrences"])
+    if recurrences[0] > 1 or recurrences[-1] == 1:
+        mark(
+            constant,
+            "it is what runs at r > 1 differ by from those at r = 1, and "
+            + ("no run has r = 1" if recurrences[0] > 1 else "every run has r = 1"),
+        )
+    elif recurrences.size == 2:
+        mark(
+            constant,
+            f"r = {recurrences[1]:g} alone is looped, so what every looped run differs by can't be "
+            "told from what its passes are worth",
+        )
     if recurrences.size == 1:
         only = recurrences[0]
         mark(
@@ -126,12 +142,12 @@ def _structural(problem: Problem, reported: list[str], codes: dict[str, str]) ->
     else:
         one_size = unlooped.max() / unlooped.min() < 1.05
     if one_size or sizes.size == 1:
-        tied = [name for name in ("E", "A", "alpha", "gamma") if name in shape]
+        tied = [name for name in ("E", "A", "alpha", "gamma", *constant) if name in shape]
         mark(tied + eta, "every run has one width, so the loss is not seen to fall with size")
     tokens = frame["tokens"]
     if tokens.max() / tokens.min() < 1.05:
         mark(
-            [name for name in ("E", "B", "beta", "gamma") if name in shape],
+            [name for name in ("E", "B", "beta", "gamma", "tokens_ratio") if name in shape],
             "every run has the same number of tokens, so the loss is not seen to fall with tokens",
         )
     elif _one_budget(problem):
@@ -210,6 +226,10 @@ def _numerical(problem: Problem, theta: Array, errors: dict[str, float]) -> dict
             missing.setdefault(coefficient, missing[name])
     if "log_gamma" in shape:
         judge("gamma", _LARGEST_SE_LOG, "log_gamma")
+    if "log_tokens_ratio" in shape:
+        judge("tokens_ratio", _LARGEST_SE_RATIO, "log_tokens_ratio")
+    if "loss_offset" in shape:  # as large as the losses' own spread
+        judge("loss_offset", float(np.exp(problem.log_loss).std()), "loss_offset")
     for name in problem.eta_names:
         judge(name, _LARGEST_SE_PHI, name)
     lowest, highest = problem.bounds
@@ -236,4 +256,7 @@ _REPORTED = {
     "gamma_log_B0": ("B",),
     "gamma_beta": ("beta", "B"),
     "log_gamma": ("gamma",),
+    "log_tokens_ratio": ("tokens_ratio",),
 }
+# what looped arms may differ by → the parameter that is reported
+CONSTANTS: dict[ArmsDiffer, str] = {"tokens": "tokens_ratio", "loss": "loss_offset"}

@@ -12,9 +12,11 @@ from isodepth.counting import COUNTINGS, Counting, count
 from isodepth.errors import InputError
 from isodepth.fitting.solver import Batch
 from isodepth.laws import (
+    ARMS_DIFFER,
     ETA_BOUNDS,
     LAWS,
     MULTIPLICITIES,
+    ArmsDiffer,
     Array,
     Design,
     Integers,
@@ -22,6 +24,7 @@ from isodepth.laws import (
     LawName,
     Multiplicity,
     MultiplicityName,
+    law_of,
 )
 from isodepth.runs.contradictions import Contradiction
 from isodepth.runs.groups import budgets_of
@@ -39,6 +42,7 @@ class Conventions:
     estimator: Estimator = "huber"
     count_injection: Counting = "once"
     huber_delta: float = 1e-3  # on log-loss residuals
+    arms_differ: ArmsDiffer = "none"  # what looped arms may differ by, beside m(r)
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -46,6 +50,7 @@ class Conventions:
             ("multiplicity", self.multiplicity, tuple(MULTIPLICITIES)),
             ("estimator", self.estimator, get_args(Estimator)),
             ("count_injection", self.count_injection, tuple(COUNTINGS)),
+            ("arms_differ", self.arms_differ, ARMS_DIFFER),
         ):
             if value not in allowed:
                 raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
@@ -147,14 +152,17 @@ def build(
         n_rec=n_rec,
         z=multiplicity.columns(r),
         log_tokens=log_tokens,
+        looped=(r > 1).astype(float),
         log_n0=float(np.log(n_once + n_rec).mean()),
         log_d0=float(log_tokens.mean()),
     )
+    # with runs of one kind alone, what the kinds differ by is no parameter: `identify` says why
+    both = (r > 1).any() and (r == 1).any()
     budgets = budgets_of(frame)
     scale, weighting = _weights(frame, budgets)
     return Problem(
         conventions=conventions,
-        law=LAWS[conventions.law],
+        law=law_of(conventions.law, conventions.arms_differ if both else "none"),
         multiplicity=multiplicity,
         eta_names=multiplicity.names(r),
         design=design,

@@ -15,11 +15,21 @@ from isodepth.errors import InputError, reason
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.seen import FARTHEST, Seen, check_tokens, size_of
 from isodepth.fitting.uncertainty import Resamples
-from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design, LawName, MultiplicityName
+from isodepth.laws import (
+    MULTIPLICITIES,
+    ArmsDiffer,
+    Array,
+    Design,
+    Law,
+    LawName,
+    MultiplicityName,
+    law_of,
+)
 from isodepth.warned import Warned, from_json, to_json
 
 FORMAT = 1
 _LATER = {"drift", "errors_along_r", "law_free"}  # fits saved before these were there have none
+_SAME_ARMS = {"arms_differ": "none", "tokens_ratio": None, "loss_offset": None, "p_value": None}
 Interval = tuple[float, float]
 
 
@@ -33,6 +43,7 @@ class FittedLaw:
 
     law: LawName
     multiplicity: MultiplicityName
+    arms_differ: ArmsDiffer  # beside m(r); none where the runs can't tell it
     levels: tuple[float, ...]  # the values of r that were fitted
     theta_names: tuple[str, ...]
     theta: Array  # (p,)
@@ -41,9 +52,24 @@ class FittedLaw:
     resamples: Resamples | None
 
     @property
+    def form(self) -> Law:
+        """The law itself."""
+        return law_of(self.law, self.arms_differ)
+
+    @property
     def loops(self) -> bool:
         """Whether the fit holds a multiplicity (runs with r > 1)."""
-        return len(self.theta_names) > len(LAWS[self.law].shape)
+        return len(self.theta_names) > len(self.form.shape)
+
+    @property
+    def twin_takes_tokens(self) -> bool:
+        """Whether a looped model's unlooped size of equal loss depends on the tokens of both.
+
+        The additive law's loss is a sum, so that a constant δ is made up for by size alone.
+        """
+        return self.arms_differ == "tokens" or (
+            self.arms_differ == "loss" and self.law != "additive"
+        )
 
     def columns(self, recurrences: Array) -> Array:
         """z (q, n) for new runs. Raises InputError for an r that a free fit has not seen."""
@@ -61,24 +87,27 @@ class FittedLaw:
             )
         return np.array([recurrences == r for r in looped], dtype=float)
 
-    def log_effective(self, n_once: Array, n_rec: Array, r: Array, theta: Array) -> Array:
-        """log N_eff (K, n) at theta (K, p)."""
-        design = self._design(n_once, n_rec, r, np.ones_like(r))
-        eta = theta[:, len(LAWS[self.law].shape) :]
-        log_n, _ = design.effective(eta)
-        return np.broadcast_to(log_n + self.log_n0, (len(theta), r.size))
+    def log_twin(self, n_once: Array, n_rec: Array, r: Array, tokens: Array, theta: Array) -> Array:
+        """log of the unlooped sizes (K, n) of equal loss at equal tokens; inf: none has it.
+
+        That is log N_eff where looped arms differ by nothing beside m(r). `twin_takes_tokens` says
+        whether it depends on the tokens.
+        """
+        design = self.design(n_once, n_rec, r, tokens)
+        return np.broadcast_to(self.form.log_twin(theta, design), (len(theta), r.size))
 
     def log_loss(self, n_once: Array, n_rec: Array, r: Array, tokens: Array, theta: Array) -> Array:
         """log loss (K, n) at theta (K, p)."""
-        design = self._design(n_once, n_rec, r, tokens)
-        return LAWS[self.law].log_loss(theta, design)
+        return self.form.log_loss(theta, self.design(n_once, n_rec, r, tokens))
 
-    def _design(self, n_once: Array, n_rec: Array, r: Array, tokens: Array) -> Design:
+    def design(self, n_once: Array, n_rec: Array, r: Array, tokens: Array) -> Design:
+        """What the law sees of models of such counts, r and tokens, each (n,)."""
         return Design(
             n_once=n_once,
             n_rec=n_rec,
             z=self.columns(r),
             log_tokens=np.log(tokens),
+            looped=(r > 1).astype(float),
             log_n0=self.log_n0,
             log_d0=self.log_d0,
         )
@@ -98,7 +127,8 @@ class Fit:
     conventions: Conventions
     weighting: str
     seed: int
-    params: dict[str, float | None]  # E [nats], A, alpha, B, beta, phi (or m<r>)[, gamma]
+    # E [nats], A, alpha, B, beta, phi (or m<r>)[, gamma][, tokens_ratio or loss_offset [nats]]
+    params: dict[str, float | None]
     ci95: dict[str, Interval | None]
     interval_method: str
     n_resamples: int
@@ -283,7 +313,7 @@ class Fit:
             **known,
             **to_json(self.warnings),
             **asdict(self.conventions),
-            "formula": LAWS[self.conventions.law].formula,
+            "formula": self.fitted.form.formula,
             "params": self.params,
             "ci95": self.ci95,
             "phi": {
@@ -293,6 +323,7 @@ class Fit:
                 "n_resamples": self.n_resamples,
             },
             "fitted": {
+                "arms_differ": self.fitted.arms_differ,
                 "levels": self.fitted.levels,
                 "theta_names": self.fitted.theta_names,
                 "theta": self.fitted.theta.tolist(),
@@ -343,12 +374,16 @@ class Fit:
 
     @classmethod
     def _from(cls, data: dict[str, Any]) -> Fit:
-        conventions = Conventions(**{k: data[k] for k in Conventions.__dataclass_fields__})
+        # fits saved before arms could differ name nothing that they differ by
+        data["sensitivity"] = [_SAME_ARMS | row for row in data["sensitivity"]]
+        given = {k: data[k] for k in Conventions.__dataclass_fields__ if k != "arms_differ"}
+        conventions = Conventions(**given, arms_differ=data.get("arms_differ", "none"))
         saved: dict[str, Any] = data["fitted"]
         drawn: dict[str, Any] | None = saved["resamples"]
         fitted = FittedLaw(
             law=conventions.law,
             multiplicity=conventions.multiplicity,
+            arms_differ=saved.get("arms_differ", "none"),
             levels=tuple(saved["levels"]),
             theta_names=tuple(saved["theta_names"]),
             theta=np.array(saved["theta"], dtype=float),

@@ -27,6 +27,8 @@ def seeds(problem: Problem, count: int = N_STARTS) -> Array:
     """The most promising `count` θ (K, p) of the grid, best first by the problem's objective."""
     build = {"additive": _additive, "coupled": _coupled}[problem.law.name]
     grid = build(problem)
+    if problem.law.arms_differ != "none":  # from arms that differ in nothing
+        grid = np.insert(grid, len(problem.law.shape) - 1, 0.0, axis=1)
     values = objective(problem.batch(), grid)
     order = np.argsort(np.where(np.isfinite(values), values, np.inf))
     # the head of the order alone would be one valley's neighbours: half the starts are spread out

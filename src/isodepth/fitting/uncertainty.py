@@ -140,13 +140,13 @@ def structured(problem: Problem, fitted: Estimate, n: int, seed: int) -> Resampl
 
 
 def resampling(problem: Problem, theta: Array) -> Resampling:
-    """What to resample: groups, unless the multiplicity hangs on one of them; then losses.
+    """What to resample: groups, unless what tells loops hangs on one of them; then losses.
 
-    It hangs on a group without which the variance of one of its parameters (from the Jacobian at
-    theta (p,)) is more than three times as large.
+    The multiplicity's parameters, and what looped arms differ by, hang on a group without which the
+    variance of one of them (from the Jacobian at theta (p,)) is more than three times as large.
     """
-    n_eta = len(problem.eta_names)
-    if n_eta == 0 or problem.n <= theta.size:
+    n_loops = len(problem.eta_names) + (problem.law.arms_differ != "none")
+    if n_loops == 0 or problem.n <= theta.size:
         return "groups"
     rows = problem.law.evaluate(theta[None], problem.design).jacobian[0] * problem.scale
     rows = rows / (np.sqrt((rows**2).sum(axis=1)) + 1e-300)[:, None]
@@ -156,7 +156,7 @@ def resampling(problem: Problem, theta: Array) -> Resampling:
     whole = outer.sum(axis=1)[:, None]
     sums = np.hstack([whole, whole - by_group]).T.reshape(-1, theta.size, theta.size)
     information = sums + 1e-13 * np.eye(theta.size)
-    variances = np.linalg.inv(information)[:, -n_eta:, -n_eta:].diagonal(axis1=1, axis2=2)
+    variances = np.linalg.inv(information)[:, -n_loops:, -n_loops:].diagonal(axis1=1, axis2=2)
     return "losses" if (variances[1:] > _HANGS * variances[0]).any() else "groups"
 
 

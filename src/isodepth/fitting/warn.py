@@ -141,8 +141,10 @@ def _intervals(fit: Fit, problem: Problem) -> list[Warned]:
             f"{resamples.n_units:g} groups of runs are fewer than the {_FEW_GROUPS} at which the "
             "interval's coverage was measured: it may cover less than 95%",
         )
-    # the rows are near-copies of each other, so that their number says nothing
-    phis = [float(a["phi"]) for a in fit.sensitivity if a["phi"] is not None]
+    # the rows are near-copies of each other, so that their number says nothing; what looped arms
+    # may differ by is another question: see `arms_differ`
+    same = [a for a in fit.sensitivity if a["arms_differ"] == fit.conventions.arms_differ]
+    phis = [float(a["phi"]) for a in same if a["phi"] is not None]
     if phis and (min(phis) < ci95[0] or max(phis) > ci95[1]):
         warn(
             "choice_matters",

@@ -2,6 +2,10 @@
 
 Both follow from the law (arXiv 2604.21106, section on equivalence): a looped model reaches the
 loss of an unlooped one of N_eff = N_once + r^φ·N_rec parameters at the same tokens, and its
+training costs as much per token as that of an unlooped model of its effective depth. Under a law
+whose looped arms differ by a constant that size may depend on the tokens, too.
+
+
 training costs as much per token as that of an unlooped model of its effective depth. Beside the
 law's size stands the one without a law, N_once + m(r)·N_rec, at an r whose m was measured by
 unlooped twins (`fitting/law_free.py`).
@@ -16,6 +20,7 @@ import numpy as np
 from isodepth.accounting import Account, Injection, account
 from isodepth.counting import regress
 from isodepth.errors import InputError
+from isodepth.fitting.identify import CONSTANTS
 from isodepth.fitting.result import Fit, Interval
 from isodepth.fitting.seen import FARTHEST, Seen, size_of
 from isodepth.laws import Array
@@ -74,9 +79,12 @@ def equivalent_to_width(
     backprop_last: int | None = None,
     vocab: int = 32064,
     sequence_length: int = 2048,
+    tokens: float | None = None,
 ) -> Equivalence:
     """The equivalence of a model given by its shape; arguments as in `isodepth.account`.
 
+    tokens: that both models are trained on, where the size of equal loss depends on them
+    (`FittedLaw.twin_takes_tokens`).
     The unlooped model of the same cost has the same depth, vocabulary and sequence length; its
     width is solved for as a real number.
     Raises InputError for a shape that can't be built or an r that the fit can't speak of.
@@ -123,6 +131,7 @@ def equivalent_to_width(
         unique=own.n_total,
         same_cost=same_cost,
         flops=float(own.flops_per_token),
+        tokens=tokens,
         assumptions=(
             f"unlooped models of depth {depth}, vocabulary {vocab}, sequences of "
             f"{sequence_length} tokens; attention not halved for causality",
@@ -131,9 +140,15 @@ def equivalent_to_width(
 
 
 def equivalent_to_counts(
-    fit: Fit, *, n_once: int, n_rec: int, recurrences: int, n_inject: int = 0
+    fit: Fit,
+    *,
+    n_once: int,
+    n_rec: int,
+    recurrences: int,
+    n_inject: int = 0,
+    tokens: float | None = None,
 ) -> Equivalence:
-    """The equivalence of a model given by its parameter counts.
+    """The equivalence of a model given by its parameter counts; tokens as for a shape.
 
     Without a shape FLOPs are 6 per parameter and pass (attention and head left out), so that the
     unlooped model of the same cost has N_once + r·(N_rec + N_inject) parameters.
@@ -153,6 +168,7 @@ def equivalent_to_counts(
         unique=n_once + n_rec + n_inject,
         same_cost=float(cost),
         flops=6.0 * cost,
+        tokens=tokens,
         assumptions=("6 FLOPs per parameter and pass: attention and head are left out",),
     )
 
@@ -166,28 +182,43 @@ def _equivalence(
     unique: int,
     same_cost: float,
     flops: float,
+    tokens: float | None,
     assumptions: tuple[str, ...],
 ) -> Equivalence:
     r = np.array([float(recurrences)])
+    at = _tokens(fit, tokens)
     warnings = list(fit.warnings)
     known = recurrences == 1 or fit.phi is not None or fit.params.get(f"m{recurrences}") is not None
+    known = known and (recurrences == 1 or not _open_constant(fit))
     value: float | None = None
     ci95: Interval | None = None
     if known:
-        value = float(np.exp(fit.fitted.log_effective(once, rec, r, fit.fitted.theta[None]))[0, 0])
+        size = float(np.exp(fit.fitted.log_twin(once, rec, r, at, fit.fitted.theta[None]))[0, 0])
+        value = size if np.isfinite(size) else None
+        if value is None:
+            warnings.insert(
+                0,
+                Warned(
+                    "not_identified",
+                    f"no unlooped size reaches the loss of this model at {at[0]:.3g} tokens",
+                ),
+            )
         drawn = fit.fitted.resamples
-        if drawn is not None:
-            draws = np.exp(fit.fitted.log_effective(once, rec, r, drawn.theta))[:, 0]
-            ci95 = drawn.interval(value, draws, log=True)
-    if known and recurrences > 1 and fit.seen is not None:
-        value, ci95 = _beyond(fit, fit.seen, once, rec, recurrences, value, ci95)
+        if drawn is not None and value is not None:
+            draws = np.exp(fit.fitted.log_twin(once, rec, r, at, drawn.theta))[:, 0]
+            with np.errstate(invalid="ignore"):  # many resamples without such a size: no interval
+                ends = drawn.interval(value, draws, log=True)
+            ci95 = ends if np.isfinite(ends).all() else None
+    if known and value is not None and recurrences > 1 and fit.seen is not None:
+        value, ci95 = _beyond(fit, fit.seen, (once, rec, at), recurrences, value, ci95)
         warnings += fit.seen.said(size_of(once, rec, r), r)
         if value is None:
             warnings.append(
                 Warned("not_identified", "so far beyond the runs there is no number of equal loss")
             )
     if not known:
-        open_size = "the unlooped size of equal loss needs φ, which these runs can't tell"
+        needed = "what looped runs differ by" if _open_constant(fit) and fit.phi else "φ"
+        open_size = f"the unlooped size of equal loss needs {needed}, which these runs can't tell"
         warnings.insert(0, Warned("not_identified", open_size))
     without_law, why_none = _law_free(fit, float(once[0]), float(rec[0]), recurrences)
     if why_none:
@@ -202,10 +233,36 @@ def _equivalence(
         assumptions=(
             f"{fit.conventions.law} law, {fit.conventions.estimator} estimator, injection counted "
             f"{fit.conventions.count_injection}",
+            *([] if tokens is None else [f"both models trained on {tokens:.3g} tokens"]),
             *assumptions,
         ),
         warnings=tuple(warnings),
     )
+
+
+def _tokens(fit: Fit, tokens: float | None) -> Array:
+    """Tokens (1,) at which losses are equal; any, where the size does not depend on them."""
+    if not fit.fitted.twin_takes_tokens:
+        if tokens is not None:
+            raise InputError(
+                "tokens go with a fit under which the size of equal loss depends on them (looped "
+                "arms that differ): under this one it is the same at any number of tokens"
+            )
+        return np.ones(1)
+    if tokens is None:
+        raise InputError(
+            f"the fit's looped arms differ in {fit.fitted.arms_differ}, so the size of equal loss "
+            "depends on the tokens: name them with --tokens"
+        )
+    if not (np.isfinite(tokens) and tokens > 0):
+        raise InputError(f"tokens = {tokens:g} must be a positive number")
+    return np.array([float(tokens)])
+
+
+def _open_constant(fit: Fit) -> bool:
+    """Whether looped arms differ by what the runs can't tell."""
+    name = CONSTANTS.get(fit.fitted.arms_differ)
+    return name is not None and fit.params[name] is None
 
 
 def _law_free(
@@ -240,17 +297,19 @@ def _law_free(
 def _beyond(
     fit: Fit,
     seen: Seen,
-    once: Array,
-    rec: Array,
+    model: tuple[Array, Array, Array],
     recurrences: int,
     value: float | None,
     ci95: Interval | None,
 ) -> tuple[float | None, Interval | None]:
     """The unlooped size and its interval, widened for a model beyond the runs.
 
+    model: its counts used once and in the loop, and the tokens asked for, each (1,).
+
     Beyond their sizes φ may drift with the logarithm of size, as far as the runs let it; beyond
     their r further passes may add nothing. A thousand times beyond there is no number.
     """
+    once, rec, tokens = model
     r = np.array([float(recurrences)])
     decades = float(seen.decades(size_of(once, rec, r))[0])
     most = seen.recurrences[1]
@@ -266,7 +325,7 @@ def _beyond(
         low, high = value * float(np.exp(-half)), value * float(np.exp(half))
     if recurrences > most:
         theta = fit.fitted.theta[None]
-        held = np.exp(fit.fitted.log_effective(once, rec, np.array([most]), theta))[0, 0]
+        held = np.exp(fit.fitted.log_twin(once, rec, np.array([most]), tokens, theta))[0, 0]
         low = min(low, float(held))
     return value, (low, high)
 

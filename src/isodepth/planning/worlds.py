@@ -10,7 +10,7 @@ import numpy as np
 from isodepth.errors import InputError
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.noise import moments
-from isodepth.laws import LAWS, Array, Bools, Design, Integers, LawName
+from isodepth.laws import Array, Bools, Integers, LawName
 from isodepth.planning.design import USELESS, Worlds
 from isodepth.runs import Runs
 
@@ -200,12 +200,5 @@ def _jacobian(one: Fit, candidates: Candidates, draws: int) -> Array:
     if fitted.resamples is not None:
         theta = np.concatenate([theta, fitted.resamples.theta[:draws]])
     once, rec = one.count(candidates.n_once, candidates.n_rec, candidates.n_inject)
-    design = Design(
-        n_once=once,
-        n_rec=rec,
-        z=fitted.columns(candidates.recurrences),
-        log_tokens=np.log(candidates.tokens),
-        log_n0=fitted.log_n0,
-        log_d0=fitted.log_d0,
-    )
-    return LAWS[fitted.law].evaluate(theta, design).jacobian
+    design = fitted.design(once, rec, candidates.recurrences, candidates.tokens)
+    return fitted.form.evaluate(theta, design).jacobian

@@ -36,10 +36,13 @@ def sensitivity_figure(fit: Fit) -> Figure | None:
 def sensitivity_rows(fit: Fit) -> dict[str, Row]:
     """φ and its interval under every choice, by name; the fit's own first."""
     c = fit.conventions
-    own = f"as fitted: {c.law}, {c.estimator}, {c.count_injection}"
+    own = f"as fitted: {c.law}, {c.estimator}, {c.count_injection}{_arms(c.arms_differ)}"
     rows: dict[str, Row] = {own: (fit.phi, fit.ci95.get("phi"))}
     return rows | {
-        f"{a['law']}, {a['estimator']}, {a['count_injection']}": (a["phi"], a["ci95"])
+        f"{a['law']}, {a['estimator']}, {a['count_injection']}{_arms(a['arms_differ'])}": (
+            a["phi"],
+            a["ci95"],
+        )
         for a in fit.sensitivity
     }
 
@@ -70,6 +73,10 @@ def forest_rows(result: Comparison) -> dict[str, Row]:
     if result.cost:
         rows["one law, κ·r^φ"] = (result.cost.delta_phi, result.cost.delta_phi_ci95)
     return rows
+
+
+def _arms(differ: str) -> str:
+    return {"none": "", "tokens": ", κ on tokens", "loss": ", δ on the loss"}[differ]
 
 
 def _forest(axes: Axes, result: Comparison, rows: dict[int, Row]) -> None:

@@ -39,10 +39,18 @@ _SYMBOLS = {
     "beta": r"$\beta$",
     "gamma": r"$\gamma$",
     "phi": r"$\varphi$",
+    "tokens_ratio": r"$\kappa$",
+    "loss_offset": r"$\delta$ (nats)",
 }
 _LAWS = {
     "additive": r"$L = E + A\,N_{\text{eff}}^{-\alpha} + B\,D^{-\beta}$",
     "coupled": r"$L = E + (A\,N_{\text{eff}}^{-\alpha} + B\,D^{-\beta})^{\gamma}$",
+}
+
+_ARMS = {
+    "none": "",
+    "tokens": r" with $D \to \kappa D$ at $r > 1$",
+    "loss": r" with $\delta$ more at $r > 1$",
 }
 
 
@@ -66,8 +74,9 @@ def fit_latex(fit: Fit) -> str:
         quality.append(("$R^2$", f"${fit.r2:.4f}$", ""))
     c = fit.conventions
     worth = r"r^{\varphi}" if c.multiplicity == "power" else "m(r)"
+    law = _LAWS[c.law] + _ARMS[fit.fitted.arms_differ]
     note = (
-        f"{_LAWS[c.law]}, $N_{{\\text{{eff}}}} = N_{{\\text{{once}}}} + "
+        f"{law}, $N_{{\\text{{eff}}}} = N_{{\\text{{once}}}} + "
         f"{worth}\\,N_{{\\text{{rec}}}}$; {_estimator(fit)}; weights {escaped(fit.weighting)}. "
         f"{fit.n_runs} runs of {escaped(fit.recipe)} ({escaped(fit.source)}), "
         f"{fit.n_excluded} excluded. {_method(fit)}{_without_law(fit)}"

@@ -78,6 +78,7 @@ def fit_page(runs: Runs, fit: Fit, drawn: Sequence[Drawn], table_file: str) -> d
     """
     asked = ["fit", fit.source, "--recipe", fit.recipe]
     asked += ["--multiplicity", fit.conventions.multiplicity]
+    asked += ["--arms-differ", fit.conventions.arms_differ]
     return {
         "title": f"{fit.recipe}: {_phi_text(fit)}",
         "headlines": [
@@ -221,7 +222,9 @@ def _once(said: Iterable[str]) -> list[str]:
 def _conventions(c: Conventions) -> str:
     """What φ depends on, as it stands beside φ."""
     estimator = f"Huber (δ = {c.huber_delta:g})" if c.estimator == "huber" else "least squares"
-    return f"{c.law} law, {estimator} on log loss, injection counted {c.count_injection}"
+    arms = {"none": "", "tokens": " with κ on the tokens of r > 1", "loss": " with δ at r > 1"}
+    law = f"{c.law} law{arms[c.arms_differ]}"
+    return f"{law}, {estimator} on log loss, injection counted {c.count_injection}"
 
 
 def _fits(result: Comparison) -> str:

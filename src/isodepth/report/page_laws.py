@@ -9,7 +9,7 @@ import numpy as np
 
 from isodepth.fitting.estimate import MANY, spread_rows
 from isodepth.fitting.uncertainty import held
-from isodepth.laws import LAWS, Array
+from isodepth.laws import Array
 from isodepth.minima import isoflop
 from isodepth.report.drawn import Drawn
 from isodepth.runs import Runs
@@ -32,7 +32,7 @@ def law_content(runs: Runs, drawn: Drawn) -> dict[str, Any]:
         refits = [_coefficients(drawn, t) for t in thetas]
     return {
         "recipe": drawn.name,
-        "formula": LAWS[conventions.law].formula
+        "formula": drawn.fitted.law.formula
         + (", m(r) = r^φ" if conventions.multiplicity == "power" else ""),
         "params": _coefficients(drawn, drawn.theta),
         "phi_ci95": drawn.ci95,

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from isodepth.accounting import Account
 from isodepth.fitting.result import Fit, Interval
-from isodepth.laws import LAWS
 from isodepth.minima import Isoflop
 from isodepth.planning.advice import Equivalence
 from isodepth.report.words import interval_text, size_text
@@ -57,7 +56,7 @@ def _conventions(fit: Fit) -> Text:
     c = fit.conventions
     estimator = f"huber (δ = {c.huber_delta:g})" if c.estimator == "huber" else c.estimator
     return Text(
-        f"{LAWS[c.law].formula}, {'m(r) = r^φ' if c.multiplicity == 'power' else 'm(r) free'}\n"
+        f"{fit.fitted.form.formula}, {'m(r) = r^φ' if c.multiplicity == 'power' else 'm(r) free'}\n"
         f"{estimator} on log loss, injection counted {c.count_injection}, weights {fit.weighting}\n"
         f"95% intervals: {fit.interval_method}; {fit.n_resamples} resamples, seed {fit.seed}"
     )
@@ -167,14 +166,28 @@ def _drift(found: dict[str, Any]) -> list[RenderableType]:
 
 
 def _sensitivity(fit: Fit) -> Table:
-    table = new_table("law", "estimator", "injection counted", "φ", "95% interval")
+    heads = ("law", "estimator", "injection counted", "looped arms differ by", "p", "φ", "95%")
+    table = new_table(*heads)
     for row in fit.sensitivity:
         phi: Any = row["phi"]
         ci95: Any = row["ci95"]
         shown = "not identified" if phi is None else f"{phi:.3f}"
         words = (row["law"], row["estimator"], row["count_injection"])
-        table.add_row(*map(str, words), shown, interval_text(ci95, ".3f"))
+        p_value = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+        by = _constant(row)
+        table.add_row(*map(str, words), by, p_value, shown, interval_text(ci95, ".3f"))
     return table
+
+
+def _constant(row: dict[str, Any]) -> str:
+    """What looped arms differ by in a row of the sensitivity table; nothing where by nothing."""
+    if row["arms_differ"] == "none":
+        return ""
+    if row["tokens_ratio"] is not None:
+        return f"κ = {row['tokens_ratio']:.3f}"
+    if row["loss_offset"] is not None:
+        return f"δ = {row['loss_offset']:+.4f}"
+    return f"{row['arms_differ']}, not identified"
 
 
 def isoflop_report(result: Isoflop) -> RenderableType:
@@ -268,4 +281,6 @@ SYMBOLS = {
     "beta": "β",
     "phi": "φ",
     "gamma": "γ",
+    "tokens_ratio": "κ, tokens of r > 1",
+    "loss_offset": "δ, nats, of r > 1",
 }

@@ -69,11 +69,13 @@ function place(holder, draw, height) {
 }
 const show = id => { byId(id).hidden = false; };
 
-// L = E + (A·N^−α + B·D^−β)^γ, N = N_once + m(r)·N_rec; γ = 1 is the additive law
+// L = E + (A·N^−α + B·D^−β)^γ, N = N_once + m(r)·N_rec; γ = 1 is the additive law; looped runs may
+// have κ·D for D, or δ more
 function loss(law, p, curve, i) {
   const m = curve.r === 1 ? 1 : p.phi === undefined ? law.multiplicity[curve.r] : curve.r ** p.phi;
   const n = curve.once[i] + m * curve.rec[i];
-  return p.E + (p.A * n ** -p.alpha + p.B * curve.tokens[i] ** -p.beta) ** (p.gamma ?? 1);
+  const [ratio, offset] = curve.r === 1 ? [1, 0] : [p.tokens_ratio ?? 1, p.loss_offset ?? 0];
+  return p.E + (p.A * n ** -p.alpha + p.B * (ratio * curve.tokens[i]) ** -p.beta) ** (p.gamma ?? 1) + offset;
 }
 const drawn = (law, p, curve) => curve.size.map((_, i) => loss(law, p, curve, i));
 
@@ -133,10 +135,10 @@ function slide() {
   readings();
   redraw(at);
 }
-const GREEK = { alpha: "α", beta: "β", gamma: "γ" };
+const GREEK = { alpha: "α", beta: "β", gamma: "γ", tokens_ratio: "κ", loss_offset: "δ" };
 function readings() {
   const at = Number(byId("recipe").value), law = data.laws[at], refit = set[at].refit;
-  const text = p => ["E", "A", "alpha", "B", "beta", "gamma"].filter(n => n in p).map(n => `${GREEK[n] ?? n} ${p[n].toPrecision(4)}`).join(", ");
+  const text = p => ["E", "A", "alpha", "B", "beta", "gamma", "tokens_ratio", "loss_offset"].filter(n => n in p).map(n => `${GREEK[n] ?? n} ${p[n].toPrecision(4)}`).join(", ");
   byId("phi-value").textContent = set[at].phi.toFixed(3);
   byId("phi").setAttribute("aria-valuetext", set[at].phi.toFixed(3));
   byId("readings").textContent = refit ? `Held: ${text(law.params)}. Refit: ${text(refit)}.` : `The fit: ${text(law.params)}.`;
@@ -323,7 +325,8 @@ function worth() {
   const low = Math.min(...law.runs.size), high = Math.max(...law.runs.size);
   const beyond = own.total < low || own.total > high ? `; the runs fitted have ${size(low)} to ${size(high)}: the law is extrapolated` : "";
   say("Unique parameters", size(own.total) + beyond);
-  say("Unlooped size of equal loss", size(equal(law.params.phi)) + (ends ? ` [${size(equal(ends[0]))}, ${size(equal(ends[1]))}], from the interval of φ` : "") + (r > most ? `; r = ${r} lies beyond the fitted ${most}: r^φ is extrapolated` : ""));
+  if (r > 1 && ("tokens_ratio" in law.params || "loss_offset" in law.params)) say("Unlooped size of equal loss", "not computed here, as looped runs of this law differ by a constant: isodepth equivalent gives it");
+  else say("Unlooped size of equal loss", size(equal(law.params.phi)) + (ends ? ` [${size(equal(ends[0]))}, ${size(equal(ends[1]))}], from the interval of φ` : "") + (r > most ? `; r = ${r} lies beyond the fitted ${most}: r^φ is extrapolated` : ""));
   say("Unlooped size of equal training cost", size(depth * (12 * w * w + 2 * w) + 3 * w));
   say("Training FLOPs per token", own.flops.toPrecision(4));
 }
