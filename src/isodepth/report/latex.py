@@ -49,6 +49,11 @@ _LAWS = {
     "coupled": r"$L = E + (A\,N_{\text{eff}}^{-\alpha} + B\,D^{-\beta})^{\gamma}$",
 }
 
+_EQUAL_R = (
+    r"$\Delta\varphi$ at equal $r$: beside the form that holds, its interval over all admissible "
+    "forms of the difference. "
+)
+
 
 def escaped(text: str) -> str:
     """Text as LaTeX sets it: no character of it is a command."""
@@ -102,9 +107,10 @@ def compare_latex(results: Sequence[Comparison]) -> str:
         for r in results
         if r.split or r.ci95["delta_phi"]
     )
+    told = _EQUAL_R if any(r.split for r in results) else ""
     note = (
         f"{_LAWS[first.conventions.law]}, {laws}; {_estimator(first)}. Runs: "
-        f"{escaped(first.source)}. {_method(first)} {verdicts}"
+        f"{escaped(first.source)}. {_method(first)} {told}{verdicts}"
     )
     heads = (
         *("recipe", "runs", r"$\varphi$", r"95\%", r"$\Delta\varphi$, laws", r"95\%"),
