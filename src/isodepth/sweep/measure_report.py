@@ -78,5 +78,6 @@ def _difference(other: Comparison) -> tuple[str, str]:
 def _signed(
     value: float | None, ci95: tuple[float, float] | None, missing: str = "not identified"
 ) -> str:
+    # the interval on a line of its own, so that it is broken nowhere inside
     ends = interval_text(ci95, "+.3f")
-    return f"{missing if value is None else f'{value:+.3f}'} {ends}".strip()
+    return f"{missing if value is None else f'{value:+.3f}'}\n{ends}".strip()
