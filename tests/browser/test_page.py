@@ -1,6 +1,7 @@
 """The page in a real browser: it draws, answers, stays on its own and shows text as text."""
 
 import re
+from dataclasses import replace
 
 import conftest
 import numpy as np
@@ -11,6 +12,7 @@ from isodepth import account, compare, fit, load_runs
 from isodepth.comparing.channels import CHANNELS
 from isodepth.planning.advice import equivalent_to_width
 from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
+from isodepth.report.equal_r import form_rows
 from isodepth.report.forest import forest_rows
 from isodepth.report.page import compare_page, fit_page, sweep_page, write_page
 
@@ -327,9 +329,12 @@ def test_a_comparison_shows_verdict_profiles_and_sensitivity(opened, two, tmp_pa
     )
     low, high = result.ci95["delta_phi"]
     said = page.inner_text("#headlines").replace("\u00a0", " ")
+    delta = result.split.delta_phi
     assert (
-        f"probe: Δφ = {result.delta_phi:+.3f} [{low:+.3f}, {high:+.3f}]: {result.verdict}" in said
+        f"probe: Δφ = {delta.value:+.3f} [{delta.ci95[0]:+.3f}, {delta.ci95[1]:+.3f}] "
+        f"(by the laws {result.delta_phi:+.3f} [{low:+.3f}, {high:+.3f}])" in said
     )
+    assert all(part in said for part in result.verdict.split("; "))
     titles = page.locator("#profile .gtitle").all_text_contents()
     for title, name, phi in zip(
         titles, ("baseline", "probe"), (result.phi_baseline, result.phi_recipe), strict=True
@@ -339,6 +344,67 @@ def test_a_comparison_shows_verdict_profiles_and_sensitivity(opened, two, tmp_pa
     rows = [value for value, _ in forest_rows(result).values() if value is not None]
     assert page.locator("#forest .point").count() == len(rows)
     assert page.locator("#forest .xerror").count() == len(rows)
+
+
+def test_a_comparison_shows_pairs_and_forms_first(opened, two, tmp_path):
+    runs, result = two
+    page = opened(
+        write_page(
+            tmp_path,
+            lambda: compare_page(runs, [result], drawn_of_comparisons(runs, [result]), "table.csv"),
+        )[0]
+    )
+    assert page.locator(".plot").first.evaluate("d => d.parentElement.id") == "paired-0"
+    (shown,) = page.evaluate(
+        "[...document.querySelectorAll('#paired .plot')].map(d => d.data.map(t => "
+        "[t.mode, t.line?.dash ?? '', [...t.x], [...t.y]]))"
+    )
+    for mode, dash, by in (
+        ("markers", "", "delta_log_loss"),
+        ("lines", "solid", "by_form"),
+        ("lines", "dot", "by_phi"),
+    ):
+        dots = {
+            xy
+            for m, d, x, y in shown
+            if (m, d) == (mode, dash)
+            for xy in zip(x, y, strict=True)
+            if None not in xy
+        }
+        assert dots == {(r.tokens_per_parameter, getattr(r, by)) for r in result.paired.runs}
+    rows = [row for row in form_rows(result) if row.value is not None]
+    assert page.locator("#forms .point").count() == len(rows)
+    assert page.locator("#paired tbody tr").count() == len(result.paired.means) + 1
+    assert page.locator("#forms tbody tr").count() == len(result.split.candidates)
+    assert page.locator("#forms tbody td:nth-child(6)", has_text="holds").count() == 1
+
+
+def test_shares_that_are_not_told_apart_stand_together(opened, two, tmp_path):
+    runs, result = two
+    channels = tuple(
+        replace(
+            c,
+            optimal=replace(
+                c.optimal,
+                capacity=None,
+                other=None,
+                ci95=c.optimal.ci95 | {"capacity": None, "other": None},
+            ),
+        )
+        for c in result.channels
+    )
+    page = opened(
+        write_page(
+            tmp_path,
+            lambda: compare_page(runs, [replace(result, channels=channels)], [], "table.csv"),
+        )[0]
+    )
+    panel = traces(page, "#channels")[0]
+    own = [c.optimal for c in channels if c.recurrences == 2]
+    assert panel[1]["y"] == pytest.approx([s.capacity_and_other for s in own])
+    assert panel[4]["y"] == pytest.approx([s.delta_loss for s in own])
+    assert page.is_visible("[data-share=capacity_and_other]")
+    assert not page.is_visible("[data-share=other]")
 
 
 def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two, tmp_path):

@@ -214,7 +214,10 @@ def test_compare_leaves_figures_report_and_json(compared):
     names = {p.name for p in (out / "results").iterdir()}
     figures = {
         f"{f}.{e}"
-        for f in ("channels", "delta_phi", "isoflop", "profile", "residuals")
+        for f in (
+            *("paired", "forms", "channels", "delta_phi"),
+            *("isoflop", "profile", "residuals"),
+        )
         for e in ("svg", "pdf", "png")
     }
     assert names == figures | {"comparison.json", "report-runs.csv", "report.txt", "report.html"}
@@ -227,6 +230,12 @@ def test_compare_leaves_figures_report_and_json(compared):
     svg = (out / "results" / "delta_phi.svg").read_text(encoding="utf-8")
     for words in ("truncated_bptt less baseline", "coupled, lsq, regressed", "one law, κ·r^φ"):
         assert words in svg
+    svg = (out / "results" / "forms.svg").read_text(encoding="utf-8")
+    for words in ("hyperconnections less baseline", "tokens × κ", "loss + c/r", "by the laws"):
+        assert words in svg
+    tex = (out / "all.tex").read_text(encoding="utf-8")
+    row = next(line for line in tex.splitlines() if line.startswith(r"truncated\_bptt"))
+    assert row.endswith(r"& not identified & \\")
     phi, ci95 = truncated["phi_recipe"], truncated["ci95"]["phi_recipe"]
     said = f"φ = {phi:.3f} [{ci95[0]:.3f}, {ci95[1]:.3f}]"
     for figure in ("isoflop.svg", "profile.svg"):
@@ -277,13 +286,20 @@ def test_published_signs_and_values(compared):
     assert truncated.phi_baseline == pytest.approx(0.46, abs=0.005)
     assert truncated.phi_recipe == pytest.approx(0.38, abs=0.005)
     assert truncated.delta_phi < 0
-    assert truncated.verdict.startswith("not resolved by these runs: ")
+    assert truncated.verdict.startswith("a fall of φ alone is contradicted: at equal r and budget ")
+    assert "Δφ is not identified" in truncated.verdict
     assert lanes.phi_recipe == pytest.approx(0.65, abs=0.005)
-    assert lanes.verdict.startswith("raises φ under these assumptions; not resolved with a cost")
+    assert lanes.verdict.startswith("at equal r and budget the gain does not grow with r")
+    assert "a token counts 1.36 [" in lanes.verdict
+    assert lanes.verdict.endswith("is not significant")
     assert lanes.published.phi_recipe == 0.65
-    # the loss falls under truncation because tokens are cheaper, not because φ is higher
-    assert all(c.optimal.token_budget < 0 < c.optimal.capacity for c in truncated.channels)
-    assert all(c.optimal.delta_loss < 0 for c in truncated.channels)
+    # the loss falls under truncation because tokens are cheaper; whether φ takes part of it back
+    # can't be told
+    assert all(
+        c.optimal.token_budget < 0 < c.optimal.capacity_and_other for c in truncated.channels
+    )
+    assert all(c.optimal.capacity is None for c in truncated.channels)
+    assert sum(c.optimal.delta_loss < 0 for c in truncated.channels) == 11
     assert any(
         "looping truncated_bptt at all costs a factor κ" in w.text for w in truncated.warnings
     )

@@ -77,5 +77,13 @@ def test_a_comparison(tmp_path):
     rows = whole(text)
     low, high = result.ci95["delta_phi"]
     assert f"& ${result.delta_phi:+.3f}$ & $[{low:+.3f}, {high:+.3f}]$" in rows[-1]
+    delta = result.split.delta_phi
+    low, high = delta.ci95
+    assert f"& ${delta.value:+.3f}$ & $[{low:+.3f}, {high:+.3f}]$ \\\\" in rows[-1]
+    words = "δ₀ + δ₁·ln r from -0.06 to ν; a-3"
+    bare = replace(result, verdict=words, split=None)
+    text = compare_latex([bare])
+    assert whole(text)[-1].endswith("& not compared & \\\\")
+    assert r"$\delta$$_0$ + $\delta$$_1$$\cdot$ln r from $-$0.06 to $\nu$; a-3" in text
     with pytest.raises(InputError, match="can't be written"):
         write_latex(text, tmp_path / "none" / "table.tex")

@@ -65,11 +65,21 @@ def _headline(result: Comparison) -> str:
     return f"{result.recipe} against {result.baseline}: {result.verdict}"
 
 
+PAIRED_HEADS = ("", "runs", "difference", "95% interval", "laws' Δφ predicts", "form predicts")
+FORMS_HEADS = ("form", "parameters", "Δφ [95%]", "left out", "p", "admissible")
+
+
 def paired_table(paired: Paired) -> Table:
     """Mean differences by r, by budget and by tokens per parameter, and what is predicted."""
-    table = new_table(
-        "", "runs", "difference", "95% interval", "laws' Δφ predicts", "form predicts"
-    )
+    table = new_table(*PAIRED_HEADS)
+    for row in paired_rows(paired):
+        table.add_row(*row)
+    return table
+
+
+def paired_rows(paired: Paired) -> list[list[str]]:
+    """A mean of the pairs a row; at the end the highest less the lowest looped r."""
+    rows = []
     for m in paired.means:
         if m.by == "recurrences":
             name = f"r = {m.recurrences}"
@@ -79,12 +89,12 @@ def paired_table(paired: Paired) -> Table:
             assert m.tokens_per_parameter is not None
             low, high = m.tokens_per_parameter
             name = f"D/N {low:.3g} to {high:.3g}"
-        table.add_row(name, str(m.n_runs), *_seen(m.delta_log_loss, m.by_phi, m.by_form))
+        rows.append([name, str(m.n_runs), *_seen(m.delta_log_loss, m.by_phi, m.by_form)])
     g = paired.growth
     if g is not None:
         seen = _seen(g.delta_log_loss, g.by_phi, g.by_form)
-        table.add_row(f"r = {g.high} less r = {g.low}", str(g.n_pairs), *seen)
-    return table
+        rows.append([f"r = {g.high} less r = {g.low}", str(g.n_pairs), *seen])
+    return rows
 
 
 def _seen(seen: Value, by_phi: float | None, by_form: float) -> tuple[str, str, str, str]:
@@ -98,18 +108,42 @@ def _seen(seen: Value, by_phi: float | None, by_form: float) -> tuple[str, str, 
 
 def forms_table(split: Split) -> Table:
     """Every form, the best on left-out budgets first."""
-    table = new_table("form", "parameters", "Δφ [95%]", "left out", "p", "admissible")
+    table = new_table(*FORMS_HEADS)
+    table.columns[2].no_wrap = True  # an interval is broken nowhere inside
+    for row in forms_rows(split, intervals=False):
+        table.add_row(*row)
+    return table
+
+
+def forms_rows(split: Split, *, intervals: bool) -> list[list[str]]:
+    """A form a row, the best on left-out budgets first.
+
+    intervals: whether a form's parameters are given with theirs.
+    """
+    rows = []
     for c in sorted(split.candidates, key=lambda c: c.held_out_rmse):
         phi = c.delta_phi
-        table.add_row(
-            form_name(c),
-            ", ".join(f"{_SYMBOLS[k]} {v.value:.3g}" for k, v in c.params.items()),
-            "" if phi is None else f"{phi.value:+.3f} {interval_text(phi.ci95, '+.3f')}",
-            f"{c.held_out_rmse:.4f}",
-            "best" if c.p_value is None else f"{c.p_value:.2g}",
-            form_mark(split, c),
+        params = []
+        for name, value in c.params.items():
+            ends = f" {interval_text(value.ci95, '.3g')}" if intervals else ""
+            told = f"{_symbol(c.form, name)} {value.value:.3g}{ends}"
+            # on the page a line breaks between two parameters alone
+            params.append(told.replace(" ", "\u00a0") if intervals else told)
+        rows.append(
+            [
+                form_name(c),
+                ", ".join(params),
+                "" if phi is None else f"{phi.value:+.3f} {interval_text(phi.ci95, '+.3f')}",
+                f"{c.held_out_rmse:.4f}",
+                "best" if c.p_value is None else f"{c.p_value:.2g}",
+                form_mark(split, c),
+            ]
         )
-    return table
+    return rows
+
+
+def _symbol(form: str, param: str) -> str:
+    return "δ₀" if (form, param) == ("offset_log_r", "loss_offset") else _SYMBOLS[param]
 
 
 def form_name(c: Candidate) -> str:

@@ -27,7 +27,7 @@ def sensitivity_figure(fit: Fit) -> Figure | None:
         figure = Figure(figsize=(4.6, 0.17 * len(rows) + 0.7), layout="constrained")
         axes = figure.subplots()
         _draw(axes, dict(enumerate(rows.values())))
-        _name(axes, list(rows))
+        name_rows(axes, list(rows))
         axes.set_xlabel("φ, with 95% intervals")
         axes.set_title(plain(fit.recipe))
     return figure
@@ -58,8 +58,8 @@ def delta_phi_figure(results: Sequence[Comparison]) -> Figure:
         panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
         for axes, result, rows in zip(panels, results, found, strict=True):
             _forest(axes, result, {names.index(name): row for name, row in rows.items()})
-        _name(panels[0], names)
-        figure.supxlabel("Δφ, with 95% intervals", fontsize=8)
+        name_rows(panels[0], names)
+        figure.supxlabel("Δφ by the laws, with 95% intervals", fontsize=8)
     return figure
 
 
@@ -90,7 +90,8 @@ def _forest(axes: Axes, result: Comparison, rows: dict[int, Row]) -> None:
     axes.set_title(title)
 
 
-def _name(axes: Axes, names: Sequence[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Rows of a forest plot from the top down, with their names."""
     axes.set_yticks(np.arange(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.7)
     axes.tick_params(axis="y", length=0)

@@ -6,6 +6,7 @@ report gives, so that the law can be computed with from the paper.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ _SPECIAL = {
     "φ": r"$\varphi$",
     "Δ": r"$\Delta$",
     "κ": r"$\kappa$",
+    "ν": r"$\nu$",
+    "δ": r"$\delta$",
+    "₀": "$_0$",
+    "₁": "$_1$",
     "√": r"$\surd$",
     "×": r"$\times$",
     "·": r"$\cdot$",
@@ -52,6 +57,10 @@ _ARMS = {
     "tokens": r" with $D \to \kappa D$ at $r > 1$",
     "loss": r" with $\delta$ more at $r > 1$",
 }
+_EQUAL_R = (
+    r"$\Delta\varphi$ at equal $r$: beside the form that holds, its interval over all admissible "
+    "forms of the difference. "
+)
 
 
 def escaped(text: str) -> str:
@@ -114,10 +123,10 @@ def _without_law(fit: Fit) -> str:
 
 
 def compare_latex(results: Sequence[Comparison]) -> str:
-    """φ and Δφ of every recipe compared with one baseline."""
+    """φ and Δφ of every recipe compared with one baseline, by the laws and at equal r."""
     first = results[0]
     phi = (_phi(first.phi_baseline, ".3f"), _phis(first.ci95["phi_baseline"], ".3f"))
-    base = [(escaped(first.baseline), str(first.n_runs_baseline), *phi, "", "")]
+    base = [(escaped(first.baseline), str(first.n_runs_baseline), *phi, "", "", "", "")]
     rows = [
         (
             escaped(r.recipe),
@@ -126,19 +135,42 @@ def compare_latex(results: Sequence[Comparison]) -> str:
             _phis(r.ci95["phi_recipe"], ".3f"),
             _phi(r.delta_phi, "+.3f"),
             _phis(r.ci95["delta_phi"], "+.3f"),
+            *_at_equal_r(r),
         )
         for r in results
     ]
     laws = "a law for each recipe" if first.method == "separate" else "one law for both recipes"
     verdicts = " ".join(
-        f"{escaped(r.recipe)}: {escaped(r.verdict)}." for r in results if r.ci95["delta_phi"]
+        f"{escaped(r.recipe)}: {escaped(_minus(r.verdict))}."
+        for r in results
+        if r.split or r.ci95["delta_phi"]
     )
+    told = _EQUAL_R if any(r.split for r in results) else ""
     note = (
         f"{_LAWS[first.conventions.law]}, {laws}; {_estimator(first)}. Runs: "
-        f"{escaped(first.source)}. {_method(first)} {verdicts}"
+        f"{escaped(first.source)}. {_method(first)} {told}{verdicts}"
     )
-    heads = ("recipe", "runs", r"$\varphi$", r"95\%", r"$\Delta\varphi$", r"95\%")
-    return _table("lrrlrl", heads, [base, rows], note)
+    heads = (
+        *("recipe", "runs", r"$\varphi$", r"95\%", r"$\Delta\varphi$, laws", r"95\%"),
+        *(r"$\Delta\varphi$, equal $r$", r"95\%"),
+    )
+    return _table("lrrlrlrl", heads, [base, rows], note)
+
+
+def _at_equal_r(result: Comparison) -> tuple[str, str]:
+    """Δφ over the admissible forms, and its interval."""
+    split = result.split
+    if split is None:
+        return "not compared", ""
+    delta = split.delta_phi
+    if delta is None or split.sign is None:
+        return "not identified", ""
+    return "" if delta.value is None else _phi(delta.value, "+.3f"), _phis(delta.ci95, "+.3f")
+
+
+def _minus(text: str) -> str:
+    """Text with a minus sign before its negative numbers."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
 
 
 def write_latex(text: str, path: Path) -> None:

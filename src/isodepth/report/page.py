@@ -26,6 +26,7 @@ from isodepth.comparing.result import Comparison
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Fit, Interval
 from isodepth.report.drawn import Drawn, drawn_of_fit
+from isodepth.report.equal_r import delta_phi_text, equal_r_content
 from isodepth.report.forest import Row, forest_rows, sensitivity_rows
 from isodepth.report.page_laws import law_content
 from isodepth.report.page_shape import shape_of
@@ -61,6 +62,7 @@ def write_page(out: Path, content: Callable[[], dict[str, Any]]) -> list[Path]:
     page = part("page.html")
     for mark, text in (
         ("/*style*/", part("page.css")),
+        ("/*equal r*/", part("equal_r.js")),
         ("/*script*/", part("page.js")),
         ("/*plotly*/", get_plotlyjs()),
         ("/*data*/", data),
@@ -113,9 +115,10 @@ def compare_page(
     return {
         "title": f"{others} against {first.baseline}",
         "headlines": [
-            *(_delta(r, r.recipe) for r in results),
+            *(_verdict(r, r.recipe) for r in results),
             ("", f"{first.source}; {_conventions(first.conventions)}, {_fits(first)}"),
         ],
+        "equal_r": equal_r_content(results),
         "tables": [_phis(results), *_use(results)],
         "worth": [],
         "shape": shape_of(runs, drawn),
@@ -170,10 +173,11 @@ def sweep_page(
         "title": title,
         "headlines": [
             *((f"{fit.recipe}: {_phi_text(fit)}", "") for fit in fits),
-            *(_delta(r, f"{r.recipe} against {r.baseline}") for r in results),
+            *(_verdict(r, f"{r.recipe} against {r.baseline}") for r in results),
             *(("", _conventions(fit.conventions)) for fit in fits[:1]),
             *(("", sentence) for sentence in said),
         ],
+        "equal_r": equal_r_content(results),
         "tables": [
             *(_parameters(fit, f"The law of {fit.recipe}") for fit in fits),
             *(
@@ -231,12 +235,10 @@ def _fits(result: Comparison) -> str:
     return "a law for each recipe" if result.method == "separate" else "one law for both recipes"
 
 
-def _delta(result: Comparison, name: str) -> tuple[str, str]:
-    """Δφ, to be read first, and the verdict."""
-    if result.delta_phi is None:
-        return name, result.verdict
-    ends = interval_text(result.ci95["delta_phi"], "+.3f")
-    return f"{name}: Δφ = {result.delta_phi:+.3f} {ends}".rstrip(), result.verdict
+def _verdict(result: Comparison, name: str) -> tuple[str, list[str]]:
+    """Δφ, to be read first, and the parts of the verdict."""
+    delta = delta_phi_text(result)
+    return f"{name}: {delta}" if delta else name, result.verdict.split("; ")
 
 
 def _parameters(fit: Fit, title: str) -> dict[str, Any]:
@@ -281,7 +283,7 @@ def _phis(results: Sequence[Comparison]) -> dict[str, Any]:
     columns = ["", "runs", "φ [95% interval]", "Δφ [95% interval]", "published φ"]
     if not any(r.published for r in results):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return {"title": "φ", "columns": columns, "rows": rows}
+    return {"title": "φ by the laws", "columns": columns, "rows": rows}
 
 
 def _use(results: Sequence[Comparison]) -> list[dict[str, Any]]:

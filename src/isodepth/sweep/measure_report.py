@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isodepth.comparing import Comparison
+from isodepth.report.tables import interval_text
 from isodepth.sweep.measure import Measurement
 from isodepth.sweep.rounds import Round
 
@@ -19,22 +20,25 @@ def measure_report(result: Measurement) -> RenderableType:
     table.add_column("runs", justify="right")
     table.add_column("φ", justify="right")
     table.add_column("95% interval")
-    table.add_column("Δφ against the baseline", justify="right")
-    table.add_column("95% interval")
-    table.add_column("verdict")
+    table.add_column("Δφ at equal r")
+    table.add_column("Δφ by the laws")
     for name, fit in result.fits.items():
         other = result.comparisons.get(name)
         table.add_row(
             name,
             str(fit.n_runs),
             *_number(fit.phi, fit.ci95.get("phi")),
-            *(("", "", "") if other is None else _difference(other)),
+            *(("", "") if other is None else _difference(other)),
         )
     if not result.comparisons:  # nothing to compare: two columns say it all
-        for _ in range(3):
+        for _ in range(2):
             table.columns.pop()
     bracketed = sum(g.bracketed and not g.concave for g in result.groups.groups)
-    lines = [_round(one) for one in result.rounds]
+    lines = [
+        Text(f"{name} against {one.baseline}: {one.verdict}", style="bold")
+        for name, one in result.comparisons.items()
+    ]
+    lines += [_round(one) for one in result.rounds]
     lines += [Text(f"{bracketed} of {len(result.groups.groups)} iso-FLOP minima are bracketed")]
     for name, fit in result.fits.items():
         lines += [Text(f"{name}: {warning}", style="yellow") for warning in fit.warnings]
@@ -59,5 +63,21 @@ def _number(value: float | None, interval: tuple[float, float] | None) -> tuple[
     )
 
 
-def _difference(other: Comparison) -> tuple[str, str, str]:
-    return (*_number(other.delta_phi, other.ci95["delta_phi"]), other.verdict)
+def _difference(other: Comparison) -> tuple[str, str]:
+    """Δφ over the admissible forms at equal r, and the laws', each with its interval."""
+    laws = _signed(other.delta_phi, other.ci95["delta_phi"])
+    split = other.split
+    if split is None:
+        return "not compared", laws
+    if split.sign is None or split.delta_phi is None:
+        return "not identified", laws
+    value = split.delta_phi.value
+    return _signed(value, split.delta_phi.ci95, missing=""), laws
+
+
+def _signed(
+    value: float | None, ci95: tuple[float, float] | None, missing: str = "not identified"
+) -> str:
+    # the interval on a line of its own, so that it is broken nowhere inside
+    ends = interval_text(ci95, "+.3f")
+    return f"{missing if value is None else f'{value:+.3f}'}\n{ends}".strip()

@@ -189,9 +189,12 @@ function forests() {
   });
 }
 
-const SHARES = { token_budget: ["token budget", HUES[5], ""], capacity: ["capacity (φ)", HUES[4], "/"], other: ["rest of the law", HUES[3], "."] };
+const SHARES = { token_budget: ["token budget", HUES[5], ""], capacity: ["capacity (φ)", HUES[4], "/"], other: ["other", HUES[3], "."], capacity_and_other: ["capacity and other", HUES[4], "x"] };
 const BAR = .72;
+// capacity and other stand together where the form that holds leaves Δφ open
+const shares = channel => channel.optimal.capacity === null ? ["token_budget", "capacity_and_other"] : ["token_budget", "capacity", "other"];
 function channels() {
+  document.querySelectorAll("[data-share]").forEach(item => { item.hidden = !data.channels.some(c => shares(c).includes(item.dataset.share)); });
   [...new Set(data.channels.map(c => c.recipe))].forEach((recipe, k) => {
     show("s-channels");
     grid("channels", recipe, `channels-${k}`);
@@ -201,7 +204,7 @@ function channels() {
       const rows = all.filter(c => c.r === r), splits = rows.map(c => c[at]);
       const told = (label, split, name) => `${label} ${split[name].toFixed(4)}` + (split.ci95[name] ? ` [${split.ci95[name].map(x => x.toFixed(4)).join(", ")}]` : "");
       // the end of a share's bar, on which its interval stands: shares of one sign are stacked
-      const names = Object.keys(SHARES);
+      const names = shares(all[0]);
       const end = (split, k) => names.slice(0, k + 1).map(n => split[n]).filter(v => (v >= 0) === (split[names[k]] >= 0)).reduce((a, b) => a + b, 0);
       const reach = all.flatMap(c => [...names.map((n, k) => [n, end(c[at], k)]), ["delta_loss", c[at].delta_loss]].flatMap(([n, y]) =>
         c[at].ci95[n] ? c[at].ci95[n].map(x => y + x - c[at][n]) : [y])).concat(0);
@@ -362,23 +365,28 @@ function table() {
   byId("more").hidden = !cut;
 }
 
-byId("title").textContent = document.title = data.title;
-data.headlines.forEach(([first, rest]) => {
-  const item = make("li", undefined, byId("headlines"));
-  if (first) make("strong", kept(first), item);
-  item.append((first && rest ? ": " : "") + rest);
-});
-if (data.laws.length) formula(data.laws[0].formula, byId("formula"));
-data.tables.forEach(({ title, columns, rows }) => {
-  const table = make("table", undefined, make("div", undefined, byId("tables")));
-  const scroll = table.parentElement;
+function tabled(holder, { title, columns, rows }) {
+  const scroll = make("div", undefined, holder), table = make("table", undefined, scroll);
   scroll.className = "scroll"; scroll.tabIndex = 0;
   scroll.setAttribute("role", "region"); scroll.setAttribute("aria-label", title);
   make("caption", title, table);
   const head = make("tr", undefined, make("thead", undefined, table)), body = make("tbody", undefined, table);
   columns.forEach(name => make("th", name, head));
   rows.forEach(row => { const made = make("tr", undefined, body); row.forEach(x => make("td", kept(x), made)); });
+}
+
+byId("title").textContent = document.title = data.title;
+data.headlines.forEach(([first, rest]) => {
+  const item = make("li", undefined, byId("headlines"));
+  if (first) make("strong", kept(first), item);
+  const parts = Array.isArray(rest) ? rest : [rest];
+  if (parts.length > 1) {
+    const list = make("ul", undefined, item);
+    parts.forEach(part => make("li", kept(part), list));
+  } else item.append((first && parts[0] ? ": " : "") + parts[0]);
 });
+if (data.laws.length) formula(data.laws[0].formula, byId("formula"));
+data.tables.forEach(one => tabled(byId("tables"), one));
 Object.entries(data.lists).forEach(([title, said]) => {
   if (!said.length) return;
   const box = make("details", undefined, byId("lists"));
@@ -423,7 +431,7 @@ byId("copy").onclick = () => {
   area.remove(); byId("copy").focus();
 };
 table();
-curves(); lawFree(); profiles(); forests(); channels(); residuals();
+equalR(); curves(); lawFree(); profiles(); forests(); channels(); residuals();
 byId("sizes").onchange = () => plots.filter(p => p.div.closest("#channels")).forEach(p => p.draw(p.div));
 
 // What the reader sees first is drawn first; the rest, from the top down, when the browser is idle.
