@@ -150,6 +150,38 @@ def test_hover_names_the_run(opened, written, sweep):
     assert re.match(r"c1e\+18-w\d+-r1", page.text_content("#law-0 .hoverlayer .hovertext"))
 
 
+def test_worth_without_a_law_is_drawn_as_measured(opened, written, fitted):
+    found = fitted.law_free
+    page = opened(written)
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('#free-0 .plot')].map(d => d.data.map(t => ({name: t.name,"
+        "x: [...t.x], y: [...t.y], above: t.error_y && [...t.error_y.array]})))"
+    )
+    by_name = {trace["name"]: trace for trace in drawn[0]}
+    own = by_name["without a law"]
+    assert own["x"] == [one["recurrences"] for one in found["m"]]
+    assert own["y"] == pytest.approx([one["value"] for one in found["m"]])
+    above = [one["ci95"][1] - one["value"] for one in found["m"]]
+    assert own["above"] == pytest.approx(above)
+    free = fitted.lack_of_fit["multiplicities"]["free"]["multiplicity"]
+    assert by_name["the law's free m"]["y"] == pytest.approx(list(free.values()))
+    line = next(t for name, t in by_name.items() if name and name.startswith("r<sup>"))
+    assert line["y"] == pytest.approx([r**fitted.phi for r in line["x"]])
+    kept = [one for one in found["twins"] if one["kept"]]
+    left = sorted(y for trace in drawn[1] for y in trace["y"])
+    assert left == pytest.approx(sorted(1e4 * one["residual"] for one in kept))
+    cells = page.evaluate(
+        "[...document.querySelectorAll('#map-0 .plot')].map(d => d.data[0].z.flat())"
+    )
+    assert len(cells) == 3
+    shown = sorted(z for panel in cells for z in panel if z is not None)
+    wanted = sorted(np.log(t["m"]) - fitted.phi * np.log(t["recurrences"]) for t in kept)
+    assert shown == pytest.approx(wanted)
+    said = page.inner_text("#tables").replace("\u00a0", " ")
+    low, high = found["phi"]["ci95"]
+    assert f"{found['phi']['value']:.3f} [{low:.3f}, {high:.3f}]" in said
+
+
 def read_size(text):
     number, unit = re.match(r"([\d.]+)([kMB])", text).groups()
     return float(number) * {"k": 1e3, "M": 1e6, "B": 1e9}[unit]
@@ -471,5 +503,5 @@ def test_a_sweep_without_a_fit_shows_its_runs(opened, sweep, tmp_path):
     assert "1 of 48 runs are done" in page.inner_text("#headlines")
     assert page.locator("#runs tbody tr").count() == 48
     assert "isodepth report 'a folder'" in page.inner_text("#made")
-    for section in ("curves", "profile", "forest", "channels", "residuals", "calculator"):
+    for section in ("curves", "free", "profile", "forest", "channels", "residuals", "calculator"):
         assert not page.is_visible(f"#s-{section}")

@@ -35,11 +35,9 @@ def test_fit_prints_phi_with_its_interval_and_conventions(folder):
 def test_fit_leaves_figures_report_and_json(folder):
     printed, out = folder
     names = {p.name for p in out.iterdir()}
-    figures = {
-        f"{f}.{e}"
-        for f in ("isoflop", "predicted", "residuals", "profile", "sensitivity")
-        for e in ("svg", "pdf", "png")
-    }
+    drawn = ("isoflop", "predicted", "residuals", "profile", "sensitivity")
+    worth = ("worth", "worth_residuals", "worth_map")
+    figures = {f"{f}.{e}" for f in (*drawn, *worth) for e in ("svg", "pdf", "png")}
     assert names == figures | {"fit.json", "report-runs.csv", "report.txt", "report.html"}
     assert (out / "isoflop.png").read_bytes().startswith(PNG)
     assert (out / "isoflop.pdf").read_bytes().startswith(b"%PDF")
@@ -66,6 +64,9 @@ def test_equivalent_from_a_saved_fit(folder, tmp_path):
     low, high = data["equivalent_params"]["ci95"]
     assert low < data["equivalent_params"]["value"] < high
     assert data["equivalent_params"]["value"] == pytest.approx(580e6, rel=0.03)
+    low, high = data["equivalent_params_law_free"]["ci95"]
+    assert low < data["equivalent_params_law_free"]["value"] < high
+    assert data["equivalent_params_law_free"]["value"] == pytest.approx(609e6, rel=0.02)
     assert data["same_cost_params"] == pytest.approx(1.0e9, rel=0.05)
 
 

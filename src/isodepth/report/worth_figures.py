@@ -50,7 +50,7 @@ def worth_figure(fit: Fit, found: dict[str, Any]) -> Figure:
                 axes.fill_between(
                     curve, curve ** ends[0], curve ** ends[1], color="0.5", alpha=0.18, lw=0
                 )
-            axes.plot(curve, curve**fit.phi, color="0.35", label="$r^φ$ of the law, 95%")
+            axes.plot(curve, curve**fit.phi, color="0.35", label="r^φ of the law, 95%")
         axes.plot([1.0], [1.0], ls="", marker="o", color="0.35", fillstyle="none")
         _marks(axes, levels, found["m"], 0, "without a law")
         name = split_name(found)
@@ -128,7 +128,7 @@ def residuals_figure(found: dict[str, Any]) -> Figure:
         ticks = [x for x in rounds if 0.8 * seen.min() <= x <= 1.2 * seen.max()]
         _plain_axis(axes.xaxis, ticks)
         axes.set_xlabel("training tokens per parameter, each pass counted")
-        axes.set_ylabel("measured − m(r) without a law,\n$10^{-4}$ of the loss")
+        axes.set_ylabel("measured − m(r) without a law,\n10⁻⁴ of the loss")
         axes.legend(frameon=False)
     return figure
 
@@ -151,7 +151,7 @@ def map_figure(fit: Fit, found: dict[str, Any]) -> Figure | None:
                 for (i, j), value in np.ndenumerate(grid):
                     if np.isfinite(value):
                         light = abs(value) > 0.6 * reach
-                        axes.text(
+                        named = axes.text(
                             j,
                             i,
                             f"{np.exp(value):.2f}",
@@ -160,6 +160,7 @@ def map_figure(fit: Fit, found: dict[str, Any]) -> Figure | None:
                             fontsize=5.5,
                             color="w" if light else "k",
                         )
+                        named.set_in_layout(False)  # which it lies inside, and measuring costs
             axes.set_title(f"r = {r:g}", fontsize=8)
             axes.set_xticks(range(len(budgets)), [f"{c:.3g}" for c in budgets], rotation=90)
             axes.tick_params(length=0)
