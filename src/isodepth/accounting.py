@@ -17,6 +17,7 @@ from isodepth.errors import InputError
 
 Injection = Literal["linear", "additive", "passthrough", "hyperconnections"]
 
+LARGEST = 10**8  # width, vocabulary, tokens in a row: what lies above is a slip
 LOOP_NORMS = 3  # after the embedding, at the end of a pass, before the head
 
 
@@ -115,6 +116,8 @@ def account(
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} = {value!r} must be a whole number of at least 1")
+        if value > LARGEST:
+            raise InputError(f"{name} = {value:.3g} is more than the {LARGEST:.0e} of any model")
     if backprop_last is not None and not 1 <= backprop_last <= recurrences:
         raise InputError(
             f"backprop_last = {backprop_last} must lie between 1 and recurrences = {recurrences}"

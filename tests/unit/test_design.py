@@ -210,6 +210,16 @@ def test_runs_held_for_checking_let_a_wrong_law_be_seen(supposed):
     assert len(checked.unmet) == 1
 
 
+def test_where_the_power_law_is_doubted_every_r_keeps_a_run(supposed):
+    candidates, known, _ = supposed
+    bare = best_for(known, candidates, 2e20, limits=Limits(), check_share=0.0)
+    kept = best_for(known, candidates, 2e20, limits=Limits(every_r=True), check_share=0.0)
+    levels = np.unique(candidates.recurrences)
+    assert np.unique(candidates.recurrences[bare.counts > 0]).size < levels.size
+    assert np.unique(candidates.recurrences[kept.counts > 0]).size == levels.size
+    assert kept.flops <= 2e20
+
+
 def test_what_cannot_be_reached_says_how_near_one_gets(supposed):
     candidates, known, _ = supposed
     found = cheapest(known, candidates, 0.001, limits=Limits(max_runs=12), check_share=0.0)

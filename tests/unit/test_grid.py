@@ -77,7 +77,7 @@ def test_the_laws_optimum_is_that_of_a_dense_search(law):
         best = optimal_width(law, BASELINE, r, 1e19, SHAPE)
         widths = np.arange(256, 3000, 4)
         arms = [account(width=int(w), recurrences=r) for w in widths]
-        losses = law.predict(
+        losses = law.drawn(
             n_once=[a.n_once for a in arms],
             n_rec=[a.n_rec for a in arms],
             n_inject=[a.n_inject for a in arms],

@@ -151,7 +151,7 @@ def test_the_command_speaks_of_plans(saved, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f[f["recurrences"] > 1], "needs runs at r = 1 and at a larger r"),
+        (lambda f: f[f["recurrences"].isin([2, 8])], "described equally well by two values of φ"),
         (lambda f: f.drop(columns=["flops", "flops_per_token"]), "must name its flops"),
         (lambda f: f[f["budget_flops"] < 2e18], "too few to tell φ"),
     ],

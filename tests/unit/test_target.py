@@ -120,7 +120,9 @@ def test_a_rate_is_a_number_or_what_trained_runs_tell(tmp_path):
 def test_a_plan_for_an_interval_is_one_that_sweeps(law, tmp_path):
     made = plan("--target-ci", 0.08, law=law, out=tmp_path / "plan.json")
     assert made.prediction.half_width <= 0.08
-    assert set(made.prediction.by_world) == {"additive, noise 0.0025", "additive, noise 0.004"}
+    assert set(made.prediction.by_world) == {"additive, noise 0.0038"}  # the fit's own
+    carried = [w for w in made.warnings if w.code == "law_form"]
+    assert "the supposed fit (published, baseline): the coupled law" in carried[0].text
     squares = np.array(list(made.prediction.by_world.values())) ** 2
     assert np.sqrt(squares.mean()) == pytest.approx(made.prediction.half_width)
     assert made.prediction.unit == "FLOPs"
@@ -141,10 +143,9 @@ def test_less_noise_and_wider_targets_are_cheaper(law, tmp_path):
 
 
 def test_no_more_runs_than_allowed(law, tmp_path):
-    free = plan("--target-ci", 0.06, law=law, out=tmp_path / "plan.json")
-    few = plan(
-        "--target-ci", 0.06, "--max-runs", len(free.runs) - 1, law=law, out=tmp_path / "few.json"
-    )
+    wanted = ("--target-ci", 0.06, "--noise", 0.0025, 0.004)
+    free = plan(*wanted, law=law, out=tmp_path / "plan.json")
+    few = plan(*wanted, "--max-runs", len(free.runs) - 1, law=law, out=tmp_path / "few.json")
     assert len(few.runs) <= len(free.runs) - 1
     assert few.prediction.half_width <= 0.06
     assert few.flops > free.flops

@@ -19,6 +19,7 @@ from isodepth.fitting.identify import identify
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.uncertainty import Resamples, resample
 from isodepth.laws import Array
+from isodepth.runs.checks import MOST_FLOPS
 from isodepth.warned import Warned, to_json
 
 Interval = tuple[float, float]
@@ -129,8 +130,10 @@ def _check(problem: Problem, budgets: tuple[float, ...]) -> None:
             "a drift is one with the budget: the runs need a column budget_flops, flops or "
             "flops_per_token"
         )
-    if not all(np.isfinite(budget) and budget > 0 for budget in budgets):
-        raise InputError("a budget must be a positive number of training FLOPs")
+    if not all(1.0 <= budget <= MOST_FLOPS for budget in budgets):
+        raise InputError(
+            f"a budget must be a positive number of training FLOPs, 1 to {MOST_FLOPS:g}"
+        )
 
 
 def _untold(center: float, why: str) -> Drift:

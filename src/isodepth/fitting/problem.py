@@ -54,8 +54,10 @@ class Conventions:
         ):
             if value not in allowed:
                 raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
-        if not (np.isfinite(self.huber_delta) and self.huber_delta > 0):
-            raise InputError(f"huber_delta = {self.huber_delta!r} must be a positive number")
+        if not 1e-12 <= self.huber_delta <= 1e6:
+            raise InputError(
+                f"huber_delta = {self.huber_delta!r} must be a positive number, 1e-12 to 1e6"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from isodepth.planning.design import (
 )
 from isodepth.planning.worlds import Candidates
 
+_TARGETS = (1e-6, 100.0)  # half-widths of φ that can be wanted
 _CLOSE = 0.005  # relative cost to which the cheapest design is found
 _HIGHEST = 1024.0  # times the continuous optimum's cost, where the search gives up
 _LEAST_LEVELS = 3  # values of r, and budgets, that let a law be seen to fail
@@ -132,8 +133,11 @@ def cheapest(
     from it, the runs of least half-width; whether the target is met is for the caller to see.
     Raises InputError where those can't tell φ at all.
     """
-    if not (np.isfinite(target) and target > 0):
-        raise InputError(f"the half-width wanted, {target:g}, must be a positive number")
+    if not _TARGETS[0] <= target <= _TARGETS[1]:
+        raise InputError(
+            f"the half-width wanted, {target:g}, must be a positive number, {_TARGETS[0]:g} to "
+            f"{_TARGETS[1]:g}"
+        )
     ideal = continuous(worlds, candidates.cost)
     z = float(stats.norm.ppf(0.5 + LEVEL / 2))
     least = float(candidates.cost.min())

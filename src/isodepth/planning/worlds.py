@@ -13,12 +13,14 @@ from isodepth.fitting.noise import moments
 from isodepth.laws import Array, Bools, Integers, LawName
 from isodepth.planning.design import USELESS, Worlds
 from isodepth.runs import Runs
+from isodepth.runs.checks import MOST_FLOPS
 
 # Standard deviation of the log loss about the law: the published baseline's residuals are 0.0025
 # about the coupled law and 0.0037 about the additive one (rms, Huber fits of all 116 runs).
 NOISES = (0.0025, 0.004)
 PRIOR_LAWS: tuple[LawName, ...] = ("additive", "coupled")
 _RESAMPLES = 50
+_NOISES = (1e-8, 1.0)  # standard deviations of a log loss that can be supposed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +126,10 @@ def worlds(
     Raises InputError for fits without φ, counting by regression, noises or a budget that aren't
     positive, and, with a drift, for runs of unknown budget.
     """
-    if not noises or min(noises) <= 0:
-        raise InputError("the noise of the log loss must be positive")
+    if not noises or not all(_NOISES[0] <= noise <= _NOISES[1] for noise in noises):
+        raise InputError(
+            f"the noise of the log loss must be positive, {_NOISES[0]:g} to {_NOISES[1]:g}"
+        )
     for one in fits:
         if one.conventions.count_injection == "regressed" or one.conventions.multiplicity == "free":
             raise InputError("a design needs fits with multiplicity power, not counted `regressed`")
@@ -133,8 +137,10 @@ def worlds(
         both = candidates.made.followed_by(candidates)
         known = np.arange(candidates.made.flops.size)
         return worlds(both, fits, noises=noises, draws=draws, at_budget=at_budget).knowing(known)
-    if at_budget is not None and not (np.isfinite(at_budget) and at_budget > 0):
-        raise InputError(f"a budget of {at_budget:g} FLOPs must be a positive number")
+    if at_budget is not None and not 1.0 <= at_budget <= MOST_FLOPS:
+        raise InputError(
+            f"a budget of {at_budget:g} FLOPs must be a positive number, up to {MOST_FLOPS:g}"
+        )
     if at_budget is not None and not np.isfinite(candidates.budget_flops).all():
         raise InputError(
             "with a drift of φ the runs made need budget_flops, flops_per_token or flops"

@@ -17,6 +17,7 @@ from isodepth.runs.reading import RawTable
 from isodepth.runs.units import unit_of_column
 
 STATUSES = ("planned", "running", "done", "diverged", "failed", "interrupted", "duplicate")
+MOST_FLOPS = 1e33  # training FLOPs of a run: what lies above is a slip
 _FLOPS_TOLERANCE = 0.02
 _FAR_OFF = 10.0  # times, from which on a count is in another unit
 _LISTED = 5  # rows of one kind that are named one by one
@@ -42,8 +43,8 @@ NUMERIC: dict[str, _Column] = {
     "loss": _Column(required=True, least=1e-6, most=1e6),
     "n_inject": _Column(zero=True, least=1.0, most=1e15),
     "flops_per_token": _Column(least=1.0, most=1e21),
-    "flops": _Column(least=1.0, most=1e33),
-    "budget_flops": _Column(least=1.0, most=1e33),
+    "flops": _Column(least=1.0, most=MOST_FLOPS),
+    "budget_flops": _Column(least=1.0, most=MOST_FLOPS),
     "width": _Column(whole=True, most=1e7),
     "seed": _Column(zero=True, whole=True),
     "loss_stderr": _Column(least=1e-12, most=1e3),

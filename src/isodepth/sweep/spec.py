@@ -12,6 +12,7 @@ from isodepth.accounting import Injection
 from isodepth.errors import InputError, reason
 from isodepth.planning.cost import DEVICES, Device, processor
 from isodepth.planning.grid import Backprop, Budget, Recipe, Shape
+from isodepth.runs.checks import MOST_FLOPS
 from isodepth.training.config import VOCABULARY_MULTIPLE, TrainConfig
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -174,8 +175,10 @@ def _problems(spec: Spec) -> list[str]:
         if not recipe.name or not all(c.isalnum() or c in "-_." for c in recipe.name):
             problems.append(f"recipe {recipe.name!r}: a name is letters, digits, '-', '_' and '.'")
     for budget in spec.budgets:
-        if not isinstance(budget.flops, float | int) or not 0 < budget.flops < float("inf"):
-            problems.append(f"budget {budget.flops!r} must be a positive number of FLOPs")
+        if not isinstance(budget.flops, float | int) or not 1 <= budget.flops <= MOST_FLOPS:
+            problems.append(
+                f"budget {budget.flops!r} must be a positive number of FLOPs, 1 to {MOST_FLOPS:g}"
+            )
         for name in ("widths", "recurrences"):
             if not all(_whole(value) for value in getattr(budget, name) or ()):
                 problems.append(f"budget {budget.flops!r}: {name} must be whole numbers from 1")

@@ -25,6 +25,7 @@ from isodepth.sweep.plan import Plan, Prediction, Resolves, plan_of_cells
 from isodepth.sweep.spec import Spec
 
 _HOUR = 3600.0  # seconds
+_MOST_HOURS = 1e12  # of a device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +177,10 @@ def _check(spec: Spec, wish: Wish) -> None:
             )
         if wish.next_runs < 1:
             raise InputError(f"next = {wish.next_runs} must be at least 1")
-    if wish.gpu_hours is not None and not (np.isfinite(wish.gpu_hours) and wish.gpu_hours > 0):
-        raise InputError(f"gpu_hours = {wish.gpu_hours:g} must be a positive number")
+    if wish.gpu_hours is not None and not 0 < wish.gpu_hours <= _MOST_HOURS:
+        raise InputError(
+            f"gpu_hours = {wish.gpu_hours:g} must be a positive number, up to {_MOST_HOURS:g}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
