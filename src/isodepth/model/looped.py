@@ -11,7 +11,8 @@
 * Unlooped (r = 1): one pass through unlike blocks, no injection; `norm_recur` closes that pass,
   after the last block, which is what the published parameter count holds.
 * Truncated backpropagation: the passes but the last k run without a graph, on a detached e.
-* Logits are fp32. `loss` never holds all of them.
+* Logits are fp32, and there is one for every entry of the true vocabulary: the padding of embedding
+  and head is in nothing but their shapes. `loss` never holds all logits.
 """
 
 import torch
@@ -37,7 +38,7 @@ class LoopedModel(nn.Module):
         self.config = config
         width = config.width
         self.rotary = Rotary(config.sequence_length, config.head_size)
-        self.embedding = nn.Parameter(torch.empty(config.vocab, width))
+        self.embedding = nn.Parameter(torch.empty(config.padded_vocab, width))
         self.norm_embedding = RMSNorm(width)
         self.prelude = self._blocks(config.n_prelude)
         self.recurrent = self._blocks(config.n_recurrent)
@@ -45,7 +46,7 @@ class LoopedModel(nn.Module):
         self.injection: Injection | None = build_injection(config)
         self.coda = self._blocks(config.n_coda)
         self.norm_final = RMSNorm(width)
-        self.head = nn.Parameter(torch.empty(config.vocab, width))
+        self.head = nn.Parameter(torch.empty(config.padded_vocab, width))
         self.initialise(0)
 
     def _blocks(self, count: int) -> nn.ModuleList:
@@ -83,20 +84,22 @@ class LoopedModel(nn.Module):
             block.compile()
 
     def forward(self, tokens: Tensor, *, recurrences: int | None = None) -> Tensor:
-        """fp32 logits, [B, T, V], of tokens, [B, T]; `recurrences` may differ from training's.
+        """fp32 logits, [B, T, vocab], of tokens, [B, T]; `recurrences` may differ from training's.
 
         Raises InputError where the model can't run that many passes: any but one without a loop,
         or more than it was trained with under hyperconnections.
         """
-        return capped_logits(self.hidden(tokens, recurrences=recurrences), self.head)
+        x = self.hidden(tokens, recurrences=recurrences)
+        return capped_logits(x, self.head, vocab=self.config.vocab)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token (a scalar) of tokens and targets, both [B, T].
 
         The head runs over slices of rows, and its gradient is made in the same visit, so that
-        the logits, B·T·V numbers, are never held at once.
+        the logits, B·T·vocab numbers, are never held at once.
         """
-        return capped_loss(self.hidden(tokens).flatten(0, 1), self.head, targets.flatten())
+        x = self.hidden(tokens).flatten(0, 1)
+        return capped_loss(x, self.head, targets.flatten(), vocab=self.config.vocab)
 
     def hidden(
         self,

@@ -16,8 +16,6 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 LongDocuments = Literal["split", "crop"]  # what packing does with those longer than a row
 
-VOCABULARY_MULTIPLE = 64  # the published 32,001 entries are padded to 32,064
-
 # What may differ between the start of a run and its resumption: none of it is meant to change a
 # loss. (On one machine; `device` and `compile` change the rounding, so they are not among them.)
 FREE_SETTINGS = frozenset(
@@ -136,8 +134,7 @@ class TrainConfig:
         return self.run_id if self.run_id is not None else self.out.resolve().name
 
     def model(self, *, vocabulary: int) -> LoopedConfig:
-        """The model's shape; the vocabulary is padded to a multiple of 64."""
-        padded = -(-vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        """The model's shape for a tokenizer of so many entries."""
         return LoopedConfig.iso_depth(
             width=self.width,
             recurrences=self.recurrences,
@@ -149,7 +146,7 @@ class TrainConfig:
             lanes=self.lanes,
             backprop_last=self.backprop_last,
             recompute=self.recompute,
-            vocab=padded,
+            vocab=vocabulary,
             sequence_length=self.sequence_length,
         )
 
