@@ -15,13 +15,15 @@
   and head is in nothing but their shapes. `loss` never holds all logits.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from isodepth.errors import InputError
-from isodepth.model.blocks import Block, RMSNorm, Rotary
+from isodepth.model.blocks import Block, RMSNorm, Rotary, Turn
 from isodepth.model.cache import KeyValueCache, LayerCache
 from isodepth.model.config import LoopedConfig
 from isodepth.model.head import capped_logits, capped_loss
@@ -78,11 +80,6 @@ class LoopedModel(nn.Module):
             if isinstance(block, Block)
         ]
 
-    def compile_blocks(self) -> None:
-        """Put every block through torch.compile; all of them share one compiled graph."""
-        for block in self.blocks():
-            block.compile()
-
     def forward(self, tokens: Tensor, *, recurrences: int | None = None) -> Tensor:
         """fp32 logits, [B, T, vocab], of tokens, [B, T]; `recurrences` may differ from training's.
 
@@ -118,13 +115,14 @@ class LoopedModel(nn.Module):
         prelude = cache.prelude if cache else None
         coda = cache.coda if cache else None
         x = self.norm_embedding(F.embedding(tokens, self.embedding))
-        x = self._run(self.prelude, x, start, prelude)
+        turn = self.rotary(start, start + tokens.shape[1], x.dtype)
+        x = self._run(self.prelude, x, turn, start, prelude)
         if self.injection is None:
-            x = self._run(self.recurrent, x, start, cache.recurrent(0) if cache else None)
-            x = self.norm_recur(self._run(self.coda, x, start, coda))
+            x = self._run(self.recurrent, x, turn, start, cache.recurrent(0) if cache else None)
+            x = self.norm_recur(self._run(self.coda, x, turn, start, coda))
         else:
-            x = self._loop(self.injection, x, passes, start, cache)
-            x = self._run(self.coda, x, start, coda)
+            x = self._loop(self.injection, x, turn, passes, start, cache)
+            x = self._run(self.coda, x, turn, start, coda)
         out: Tensor = self.norm_final(x)
         return out
 
@@ -132,6 +130,7 @@ class LoopedModel(nn.Module):
         self,
         injection: Injection,
         e: Tensor,
+        turn: Turn,
         passes: int,
         start: int,
         cache: KeyValueCache | None,
@@ -139,10 +138,10 @@ class LoopedModel(nn.Module):
         kept = passes if self.config.backprop_last is None else self.config.backprop_last
         free = max(passes - kept, 0) if torch.is_grad_enabled() else 0
         state = injection.start(e)
-        with torch.no_grad():
-            for step in range(free):
-                state = self._pass(injection, step, e, state, start, cache)
         if free:
+            with torch.no_grad(), _uncached(e.device.type):
+                for step in range(free):
+                    state = self._pass(injection, step, e, state, turn, start, cache)
             state = injection.cut(free, e, state)
         for step in range(free, passes):
             if self.config.recompute and torch.is_grad_enabled():
@@ -152,13 +151,14 @@ class LoopedModel(nn.Module):
                     step,
                     e,
                     state,
+                    turn,
                     start,
                     cache,
                     use_reentrant=False,
                     preserve_rng_state=False,
                 )
             else:
-                state = self._pass(injection, step, e, state, start, cache)
+                state = self._pass(injection, step, e, state, turn, start, cache)
         return injection.finish(state)
 
     def _pass(
@@ -167,19 +167,25 @@ class LoopedModel(nn.Module):
         step: int,
         e: Tensor,
         state: Tensor,
+        turn: Turn,
         start: int,
         cache: KeyValueCache | None,
     ) -> Tensor:
         u = injection.read(step, e, state)
         caches = cache.recurrent(step) if cache else None
-        s = self.norm_recur(self._run(self.recurrent, u, start, caches))
+        s = self.norm_recur(self._run(self.recurrent, u, turn, start, caches))
         return injection.write(step, state, s)
 
     def _run(
-        self, blocks: nn.ModuleList, x: Tensor, start: int, caches: list[LayerCache] | None
+        self,
+        blocks: nn.ModuleList,
+        x: Tensor,
+        turn: Turn,
+        start: int,
+        caches: list[LayerCache] | None,
     ) -> Tensor:
         for index, block in enumerate(blocks):
-            x = block(x, self.rotary, start, caches[index] if caches else None)
+            x = block(x, turn, start, caches[index] if caches else None)
         return x
 
     def _check(self, tokens: Tensor, passes: int, start: int) -> None:
@@ -197,3 +203,14 @@ class LoopedModel(nn.Module):
                 f"hyperconnections have scalars for the {self.config.recurrences} trained passes "
                 f"only; recurrences = {passes} can't be run"
             )
+
+
+def _uncached(device: str) -> AbstractContextManager[object]:
+    """Autocast, where it is on, without its memory of weights that it has cast.
+
+    What it casts under `no_grad` has no way back to the weight, and some versions of torch would
+    hand it to the passes that carry gradient.
+    """
+    if not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)

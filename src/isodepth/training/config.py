@@ -13,7 +13,8 @@ from isodepth.errors import InputError, reason
 from isodepth.model.config import HEAD_SIZE, LoopedConfig
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+RunPrecision = Literal["fp32", "tf32", "bf16"]  # what `auto` has become
 LongDocuments = Literal["split", "crop"]  # what packing does with those longer than a row
 
 # What may differ between the start of a run and its resumption: none of it is meant to change a
@@ -69,7 +70,9 @@ class TrainConfig:
     )
 
     device: Device = _setting("auto", help="auto takes a GPU where there is one")
-    precision: Precision = _setting("auto", help="auto is bf16 autocast on a GPU, else fp32")
+    precision: Precision = _setting(
+        "auto", help="of products: auto is bf16 autocast on a GPU, else fp32"
+    )
     micro_batch: int | None = _setting(
         None, help="rows that one rank handles at once; default: found automatically"
     )
@@ -114,8 +117,8 @@ class TrainConfig:
             problems.append(
                 f"give exactly one budget: flops, tokens or tokens_per_param (given: {given})"
             )
-        if self.precision == "bf16" and self.device == "cpu":
-            problems.append("precision bf16 needs a GPU")
+        if self.precision in ("tf32", "bf16") and self.device == "cpu":
+            problems.append(f"precision {self.precision} needs a GPU")
         try:
             self.model(vocabulary=1)
         except InputError as error:
