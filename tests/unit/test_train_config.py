@@ -71,7 +71,7 @@ class TestRefusals:
             ({"width": 100}, "head_size"),
             ({"recurrences": 3}, "does not divide the 16 shared blocks"),
             ({"injection": "magic"}, "not one of linear, additive"),
-            ({"precision": "fp8"}, "not one of auto, fp32, bf16"),
+            ({"precision": "fp8"}, "not one of auto, fp32, tf32, bf16"),
             ({"precision": "bf16", "device": "cpu"}, "bf16 needs a GPU"),
             ({"batch_tokens": 3000}, "not a whole number of rows"),
             ({"micro_batch": 0}, "micro_batch = 0 must be at least 1"),

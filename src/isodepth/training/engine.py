@@ -121,7 +121,7 @@ class Engine:
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
-        why = f"{type(root).__name__}: {root}".strip().split("\n")[0]
+        why = " ".join(f"{type(root).__name__}: {root}".split("\n")[:2]).strip()
         print(
             f"warning: compiling failed, and the run goes on without: {why}",
             file=sys.stderr,
