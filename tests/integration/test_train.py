@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -61,12 +62,13 @@ def test_the_record_is_the_run_tables_row(data, whole):
         "n_rec": account.n_rec, "n_inject": account.n_inject, "width": 32, "seed": 0,
         "flops_per_token": account.flops_per_token, "tokens": 256 * STEPS, "budget_flops": None,
         "flops": 256.0 * STEPS * account.flops_per_token, "loss": row["loss"], "status": "done",
+        "device": "cpu", "precision": "fp32", "kernels": "eager",
     }  # fmt: skip
     log = losses(whole)
     assert [line["step"] for line in log] == [*range(1, STEPS + 1), STEPS]
     assert log[-1]["validation_loss"] == row["loss"]
     assert log[STEPS - 1]["loss"] == content["training_loss"]
-    assert row["loss"] < 5.4 < log[0]["loss"]  # log(320) = 5.77 at the start
+    assert row["loss"] < 5.4 < log[0]["loss"]  # log(257) = 5.55 at the start
     assert content["versions"]["torch"] == torch.__version__
     assert content["seconds"] > 0
     assert content["epochs"] == pytest.approx(STEPS * 8 / len(train_rows(data)))
@@ -304,6 +306,77 @@ def test_compiled_training_learns_the_same(data, tmp_path):
     for one, other in zip(losses(plain.out), losses(config.out), strict=True):
         key = "loss" if "loss" in one else "validation_loss"
         assert other[key] == pytest.approx(one[key], rel=1e-4)
+
+
+def faulty(graph, inputs):
+    raise OSError("no compiler here")
+
+
+def test_a_record_never_says_compiled_of_an_eager_run(data, whole, tmp_path, monkeypatch, capsys):
+    short = {"tokens": 256 * 5, "recurrences": 2, "depth": 2, "prelude": 0, "coda": 0}
+    config = small_run(data, tmp_path / "run", compile=True, **short)
+    monkeypatch.setattr("isodepth.training.compiling.BACKEND", faulty)
+    content = train(config, quiet=True)
+    assert "compiling failed" in capsys.readouterr().err
+    assert (content["run"]["status"], content["run"]["kernels"]) == ("done", "eager")
+    assert (content["config"]["compile"], content["compile_asked"]) == (False, True)
+    assert train(config, quiet=True) == content  # the same run, which isn't trained again
+    with pytest.raises(InputError, match="compile was"):
+        train(small_run(data, tmp_path / "run", **short), quiet=True)
+
+
+def test_a_run_that_is_compiled_after_a_resumption_only_is_both(data, tmp_path, monkeypatch):
+    class StopAt:
+        def step(self, report):
+            if report.step == 2:
+                stop.set()
+
+        def validation(self, step, loss):
+            pass
+
+    short = {"tokens": 256 * 4, "recurrences": 2, "depth": 2, "prelude": 0, "coda": 0}
+    config = small_run(data, tmp_path / "run", compile=True, **short)
+    stop = threading.Event()
+    monkeypatch.setattr("isodepth.training.compiling.BACKEND", faulty)
+    assert train(config, quiet=True, stop=stop, sink=StopAt())["run"]["status"] == "interrupted"
+    monkeypatch.setattr("isodepth.training.compiling.BACKEND", "eager")
+    content = train(config, quiet=True)
+    assert (content["run"]["status"], content["run"]["kernels"]) == ("done", "compiled + eager")
+    assert content["config"]["compile"] is False
+
+
+def test_reading_a_step_late_changes_no_line_of_the_log(data, whole, tmp_path, monkeypatch):
+    """A GPU's way, whose losses are read when the next step has been queued."""
+    monkeypatch.setattr("isodepth.training.trainer.LAG", {"cpu": 1})
+    config = small_run(
+        data, tmp_path / "late", checkpoint_seconds=1e9, validate_every=7, tokens=256 * 20
+    )
+    late = train(config, quiet=True)
+    monkeypatch.undo()
+    config = small_run(
+        data, tmp_path / "once", checkpoint_seconds=1e9, validate_every=7, tokens=256 * 20
+    )
+    once = train(config, quiet=True)
+    assert losses(tmp_path / "late") == losses(tmp_path / "once")
+    assert weights(tmp_path / "late") == weights(tmp_path / "once")
+    assert late["run"]["loss"] == once["run"]["loss"]
+    assert 0 < late["tokens_per_second"] < float("inf")
+
+
+def test_a_diverged_step_read_late_ends_the_run_where_it_diverged(data, tmp_path, monkeypatch):
+    def exploding(step, steps):
+        return 1e30 if step == 3 else 1.0
+
+    monkeypatch.setattr("isodepth.training.trainer.lr_scale", exploding)
+    reports = {}
+    for lag in (0, 1):
+        monkeypatch.setattr("isodepth.training.trainer.LAG", {"cpu": lag})
+        config = small_run(data, tmp_path / str(lag), tokens=256 * 12)
+        content = train(config, quiet=True)
+        reports[lag] = (content["run"]["status"], content["steps"], losses(config.out))
+        assert newest_checkpoint(config.out / "checkpoints")[0].state.step == content["steps"]
+    assert reports[0] == reports[1]
+    assert reports[0][0] == "diverged"
 
 
 TRAIN = (sys.executable, "-m", "isodepth", "train")

@@ -118,6 +118,8 @@ def test_a_killed_job_is_replaced_and_its_runs_taken_over(plan, local, tmp_path)
     [
         (("--partition", "nowhere"), "Slurm takes no job: sbatch: error: invalid partition"),
         (("--time", 1, "--jobs", 0), "--time 1 must be at least"),
+        (("--constraint", "gpu80"), "Slurm takes no job: sbatch: error:"),
+        (("--sbatch", "array=1-3"), "--sbatch array: isodepth sets it itself"),
     ],
 )
 def test_what_slurm_would_refuse_is_said(plan, local, tmp_path, wrong, message):

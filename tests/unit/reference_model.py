@@ -62,7 +62,7 @@ def block(x: Tensor, w: dict[str, Tensor], name: str, head: int) -> Tensor:
 
 
 def logits(w: dict[str, Tensor], config: LoopedConfig, tokens: Tensor) -> Tensor:
-    """[B, T, V] in fp64, with the graph that truncation asks for."""
+    """[B, T, vocab] in fp64, with the graph that truncation asks for."""
 
     def blocks(x: Tensor, part: str, count: int) -> Tensor:
         for i in range(count):
@@ -94,7 +94,7 @@ def logits(w: dict[str, Tensor], config: LoopedConfig, tokens: Tensor) -> Tensor
                 s = s.detach()
         x = blocks(s, "coda", config.n_coda)
     x = rms(x) * w["norm_final.weight"]
-    return 15 * torch.tanh(x @ w["head"].T / 15)
+    return 15 * torch.tanh(x @ w["head"][: config.vocab].T / 15)
 
 
 def lanes(w: dict[str, Tensor], config: LoopedConfig, e: Tensor, run) -> Tensor:  # type: ignore[no-untyped-def]

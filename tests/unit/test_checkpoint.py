@@ -23,6 +23,7 @@ def state(step, **changes):
         "step": step, "steps": 100, "micro_batch": 4, "world_size": 1, "threads": 1,
         "seconds": 1.5, "step_seconds": 1.25, "training_loss": 5.1, "data_checksum": "abc",
         "vocabulary": 257, "start": 256, "config": {"width": 64}, "versions": {"torch": "2"},
+        "ran_on": {"device": ["cpu"]},
     }  # fmt: skip
     return State(**(values | changes))
 

@@ -49,7 +49,7 @@ def cached_logits(model: LoopedModel, tokens: list[int], prompt: int, m: int) ->
     with torch.no_grad():
         for piece in pieces:
             hidden = model.hidden(torch.tensor([piece]), start=start, cache=cache)
-            out.append(capped_logits(hidden[0, -1], model.head))
+            out.append(capped_logits(hidden[0, -1], model.head, vocab=model.config.vocab))
             start += len(piece)
     return torch.stack(out)
 
@@ -82,7 +82,7 @@ def test_keeping_the_last_m_passes_follows_its_definition(m: int) -> None:
                 mine.keys.copy_(kept.keys)
                 mine.values.copy_(kept.values)
         by_hand = model.hidden(tokens[:, 1:], start=1, cache=full)
-    expected = capped_logits(by_hand[0, -1], model.head)
+    expected = capped_logits(by_hand[0, -1], model.head, vocab=model.config.vocab)
     got = cached_logits(model, [3, 1], prompt=1, m=m)[-1]
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(got, cached_logits(model, [3, 1], prompt=1, m=4)[-1], atol=1e-6)
@@ -130,6 +130,15 @@ def test_sampling_draws_from_the_softmax() -> None:
     seen = torch.bincount(torch.tensor(draws), minlength=40).double()
     chi2 = ((seen - 500 * odds) ** 2 / (500 * odds)).sum().item()
     assert chi2 < 39 + 6 * (2 * 39) ** 0.5
+
+
+def test_padding_is_never_sampled() -> None:
+    model = model_of()
+    with torch.no_grad():
+        model.head[40:] = 1e3 * model.head[:1]
+    for temperature in (0, 1, 1e9):
+        text = generate(model, PROMPT, max_new=20, temperature=temperature, seed=0)
+        assert max(text) < 40
 
 
 def test_it_stops_after_the_stop_token() -> None:

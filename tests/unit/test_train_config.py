@@ -71,7 +71,7 @@ class TestRefusals:
             ({"width": 100}, "head_size"),
             ({"recurrences": 3}, "does not divide the 16 shared blocks"),
             ({"injection": "magic"}, "not one of linear, additive"),
-            ({"precision": "fp8"}, "not one of auto, fp32, bf16"),
+            ({"precision": "fp8"}, "not one of auto, fp32, tf32, bf16"),
             ({"precision": "bf16", "device": "cpu"}, "bf16 needs a GPU"),
             ({"batch_tokens": 3000}, "not a whole number of rows"),
             ({"micro_batch": 0}, "micro_batch = 0 must be at least 1"),
@@ -94,8 +94,10 @@ class TestRefusals:
 
 class TestModel:
     def test_the_vocabulary_is_padded_as_published(self):
-        assert config().model(vocabulary=32001).vocab == 32064
-        assert config().model(vocabulary=4096).vocab == 4096
+        for true, padded in ((32001, 32064), (4096, 4096)):
+            shape = config().model(vocabulary=true)
+            assert (shape.vocab, shape.padded_vocab) == (true, padded)
+            assert shape.account().n_embedding == 2 * padded * shape.width
 
     def test_every_setting_of_the_shape_arrives(self):
         shape = config(

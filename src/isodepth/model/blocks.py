@@ -3,8 +3,11 @@
 x ← x + attention(norm(x)); x ← x + mlp(norm(x)). Pre-norm RMSNorm with a learned scale, causal
 attention with rotary positions and then a scale-free norm on q and k, MLP of width 4d with squared
 ReLU; no biases, no residual multiplier: 12d² + 2d parameters. Products run in autocast's dtype
-where it is on; the residual stream x keeps its own.
+where it is on; the residual stream x keeps its own. q and k are turned and normed together, in the
+products' dtype, by tables that are made once a forward.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +47,20 @@ class RMSNorm(nn.Module):
         self.weight.fill_(1)
 
 
+class Turn(NamedTuple):
+    """The rotation of consecutive positions: cos and sin, each [t, head_size / 2]."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x, [B, t, …, H, head_size], turned."""
+        shape = (x.shape[1], *(1 for _ in x.shape[3:]), self.cos.shape[1])
+        cos, sin = self.cos.view(shape), self.sin.view(shape)
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
 class Rotary(nn.Module):
     """Rotary positions (Su et al., arXiv 2104.09864): cos and sin, each [T, head_size / 2]."""
 
@@ -57,13 +74,12 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """Turn x, [B, T, H, head_size], to the positions start, start + 1, …"""
-        stop = start + x.shape[1]
-        cos = self.cos[start:stop, None].to(x.dtype)
-        sin = self.sin[start:stop, None].to(x.dtype)
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    def forward(self, start: int, stop: int, dtype: torch.dtype) -> Turn:
+        """The turn to positions start … stop − 1, for a model in `dtype`."""
+        device = self.cos.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return Turn(self.cos[start:stop].to(dtype), self.sin[start:stop].to(dtype))
 
 
 class Attention(nn.Module):
@@ -76,15 +92,15 @@ class Attention(nn.Module):
         self.out = nn.Parameter(torch.empty(width, width))
 
     def forward(
-        self, x: Tensor, rotary: Rotary, start: int = 0, cache: LayerCache | None = None
+        self, x: Tensor, turn: Turn, start: int = 0, cache: LayerCache | None = None
     ) -> Tensor:
         """x is [B, T, d]; with a cache it is either a whole prompt or one further token."""
         batch, length, width = x.shape
         qkv = F.linear(x, self.qkv).view(batch, length, 3, -1, self.head_size)
-        q, k, v = qkv.unbind(2)
-        q = F.rms_norm(rotary(q, start), (self.head_size,), eps=NORM_EPS)
-        k = F.rms_norm(rotary(k, start), (self.head_size,), eps=NORM_EPS)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        with torch.autocast(x.device.type, enabled=False):  # which would norm and keep them in fp32
+            turned = F.rms_norm(turn(qkv[:, :, :2]), (self.head_size,), eps=NORM_EPS)
+        q, k = turned.permute(2, 0, 3, 1, 4).unbind(0)
+        v = qkv[:, :, 2].transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(start, k, v)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=start == 0)
@@ -114,21 +130,21 @@ class Block(nn.Module):
         self.mlp = MLP(width)
 
     def forward(
-        self, x: Tensor, rotary: Rotary, start: int = 0, cache: LayerCache | None = None
+        self, x: Tensor, turn: Turn, start: int = 0, cache: LayerCache | None = None
     ) -> Tensor:
         """The residual stream x, [B, T, d], after this block; same shape and dtype."""
         if by_hand(x) and cache is None and x.shape[1] <= kernels.MAX_LENGTH:
-            return self._by_hand(x, rotary)
-        x = x + self.attention(self.norm_attention(x), rotary, start, cache)
+            return self._by_hand(x, turn)
+        x = x + self.attention(self.norm_attention(x), turn, start, cache)
         out: Tensor = x + self.mlp(self.norm_mlp(x))
         return out
 
-    def _by_hand(self, x: Tensor, rotary: Rotary) -> Tensor:
+    def _by_hand(self, x: Tensor, turn: Turn) -> Tensor:
         batch, length, _ = x.shape
         attention, mlp = self.attention, self.mlp
         qkv = kernels.normed_linear(x, self.norm_attention.weight, attention.qkv, NORM_EPS)
         qkv = qkv.view(batch, length, 3, -1, attention.head_size)
-        mixed = kernels.attend(qkv, rotary.cos[:length], rotary.sin[:length], NORM_EPS)
+        mixed = kernels.attend(qkv, turn.cos, turn.sin, NORM_EPS)
         x = x + F.linear(mixed, attention.out)
         return kernels.normed_mlp(x, self.norm_mlp.weight, mlp.up, mlp.down, NORM_EPS)
 

@@ -6,6 +6,7 @@ from typing import Self, get_args
 from isodepth.accounting import Account, Injection, account, split_depth
 from isodepth.errors import InputError
 
+VOCABULARY_MULTIPLE = 64  # the published 32,001 entries are padded to 32,064
 HEAD_SIZE = 128  # arXiv 2604.21106: every published width is a multiple of it
 
 
@@ -29,7 +30,7 @@ class LoopedConfig:
     injection: Injection = "linear"
     lanes: int = 2  # N, lanes of hyperconnections; no other injection reads it
     backprop_last: int | None = None  # k, passes that carry gradient; None: all
-    vocab: int  # V, padded vocabulary
+    vocab: int  # true vocabulary: what a token, a target or a sample may be
     sequence_length: int  # T, tokens in a row
     recompute: bool = False  # recompute each pass in the backward instead of storing it
 
@@ -116,6 +117,11 @@ class LoopedConfig:
         )
 
     @property
+    def padded_vocab(self) -> int:
+        """V, rows of embedding and head; those from `vocab` on get neither logit nor gradient."""
+        return padded(self.vocab)
+
+    @property
     def looped(self) -> bool:
         """Whether the model has a loop, hence an injection."""
         return self.recurrences > 1
@@ -126,7 +132,7 @@ class LoopedConfig:
         return self.n_prelude + self.recurrences * self.n_recurrent + self.n_coda
 
     def account(self) -> Account:
-        """Parameters and training FLOPs per token of this model."""
+        """Parameters and training FLOPs per token of this model, padding counted as published."""
         return account(
             width=self.width,
             recurrences=self.recurrences,
@@ -134,8 +140,13 @@ class LoopedConfig:
             injection=self.injection,
             lanes=self.lanes,
             backprop_last=self.backprop_last,
-            vocab=self.vocab,
+            vocab=self.padded_vocab,
             sequence_length=self.sequence_length,
             prelude=self.n_prelude,
             coda=self.n_coda,
         )
+
+
+def padded(vocabulary: int) -> int:
+    """The entries of a vocabulary rounded up to a whole number of `VOCABULARY_MULTIPLE`."""
+    return -(-vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE

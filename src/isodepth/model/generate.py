@@ -54,7 +54,7 @@ def generate(
     while len(new) < max_new:
         tokens = torch.tensor([fresh], device=model.embedding.device)
         hidden = model.hidden(tokens, recurrences=passes, start=seen, cache=cache)
-        logits = capped_logits(hidden[0, -1], model.head).cpu()
+        logits = capped_logits(hidden[0, -1], model.head, vocab=config.vocab).cpu()
         if temperature == 0:
             token = int(logits.argmax())
         else:

@@ -11,8 +11,11 @@
 * Unlooped (r = 1): one pass through unlike blocks, no injection; `norm_recur` closes that pass,
   after the last block, which is what the published parameter count holds.
 * Truncated backpropagation: the passes but the last k run without a graph, on a detached e.
-* Logits are fp32. `loss` never holds all of them.
+* Logits are fp32, and there is one for every entry of the true vocabulary: the padding of embedding
+  and head is in nothing but their shapes. `loss` never holds all logits.
 """
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from isodepth.errors import InputError
-from isodepth.model.blocks import Block, RMSNorm, Rotary
+from isodepth.model.blocks import Block, RMSNorm, Rotary, Turn
 from isodepth.model.cache import KeyValueCache, LayerCache
 from isodepth.model.config import LoopedConfig
 from isodepth.model.head import capped_logits, capped_loss
@@ -37,7 +40,7 @@ class LoopedModel(nn.Module):
         self.config = config
         width = config.width
         self.rotary = Rotary(config.sequence_length, config.head_size)
-        self.embedding = nn.Parameter(torch.empty(config.vocab, width))
+        self.embedding = nn.Parameter(torch.empty(config.padded_vocab, width))
         self.norm_embedding = RMSNorm(width)
         self.prelude = self._blocks(config.n_prelude)
         self.recurrent = self._blocks(config.n_recurrent)
@@ -45,7 +48,7 @@ class LoopedModel(nn.Module):
         self.injection: Injection | None = build_injection(config)
         self.coda = self._blocks(config.n_coda)
         self.norm_final = RMSNorm(width)
-        self.head = nn.Parameter(torch.empty(config.vocab, width))
+        self.head = nn.Parameter(torch.empty(config.padded_vocab, width))
         self.initialise(0)
 
     def _blocks(self, count: int) -> nn.ModuleList:
@@ -77,26 +80,23 @@ class LoopedModel(nn.Module):
             if isinstance(block, Block)
         ]
 
-    def compile_blocks(self) -> None:
-        """Put every block through torch.compile; all of them share one compiled graph."""
-        for block in self.blocks():
-            block.compile()
-
     def forward(self, tokens: Tensor, *, recurrences: int | None = None) -> Tensor:
-        """fp32 logits, [B, T, V], of tokens, [B, T]; `recurrences` may differ from training's.
+        """fp32 logits, [B, T, vocab], of tokens, [B, T]; `recurrences` may differ from training's.
 
         Raises InputError where the model can't run that many passes: any but one without a loop,
         or more than it was trained with under hyperconnections.
         """
-        return capped_logits(self.hidden(tokens, recurrences=recurrences), self.head)
+        x = self.hidden(tokens, recurrences=recurrences)
+        return capped_logits(x, self.head, vocab=self.config.vocab)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token (a scalar) of tokens and targets, both [B, T].
 
         The head runs over slices of rows, and its gradient is made in the same visit, so that
-        the logits, B·T·V numbers, are never held at once.
+        the logits, B·T·vocab numbers, are never held at once.
         """
-        return capped_loss(self.hidden(tokens).flatten(0, 1), self.head, targets.flatten())
+        x = self.hidden(tokens).flatten(0, 1)
+        return capped_loss(x, self.head, targets.flatten(), vocab=self.config.vocab)
 
     def hidden(
         self,
@@ -115,13 +115,14 @@ class LoopedModel(nn.Module):
         prelude = cache.prelude if cache else None
         coda = cache.coda if cache else None
         x = self.norm_embedding(F.embedding(tokens, self.embedding))
-        x = self._run(self.prelude, x, start, prelude)
+        turn = self.rotary(start, start + tokens.shape[1], x.dtype)
+        x = self._run(self.prelude, x, turn, start, prelude)
         if self.injection is None:
-            x = self._run(self.recurrent, x, start, cache.recurrent(0) if cache else None)
-            x = self.norm_recur(self._run(self.coda, x, start, coda))
+            x = self._run(self.recurrent, x, turn, start, cache.recurrent(0) if cache else None)
+            x = self.norm_recur(self._run(self.coda, x, turn, start, coda))
         else:
-            x = self._loop(self.injection, x, passes, start, cache)
-            x = self._run(self.coda, x, start, coda)
+            x = self._loop(self.injection, x, turn, passes, start, cache)
+            x = self._run(self.coda, x, turn, start, coda)
         out: Tensor = self.norm_final(x)
         return out
 
@@ -129,6 +130,7 @@ class LoopedModel(nn.Module):
         self,
         injection: Injection,
         e: Tensor,
+        turn: Turn,
         passes: int,
         start: int,
         cache: KeyValueCache | None,
@@ -136,10 +138,10 @@ class LoopedModel(nn.Module):
         kept = passes if self.config.backprop_last is None else self.config.backprop_last
         free = max(passes - kept, 0) if torch.is_grad_enabled() else 0
         state = injection.start(e)
-        with torch.no_grad():
-            for step in range(free):
-                state = self._pass(injection, step, e, state, start, cache)
         if free:
+            with torch.no_grad(), _uncached(e.device.type):
+                for step in range(free):
+                    state = self._pass(injection, step, e, state, turn, start, cache)
             state = injection.cut(free, e, state)
         for step in range(free, passes):
             if self.config.recompute and torch.is_grad_enabled():
@@ -149,13 +151,14 @@ class LoopedModel(nn.Module):
                     step,
                     e,
                     state,
+                    turn,
                     start,
                     cache,
                     use_reentrant=False,
                     preserve_rng_state=False,
                 )
             else:
-                state = self._pass(injection, step, e, state, start, cache)
+                state = self._pass(injection, step, e, state, turn, start, cache)
         return injection.finish(state)
 
     def _pass(
@@ -164,19 +167,25 @@ class LoopedModel(nn.Module):
         step: int,
         e: Tensor,
         state: Tensor,
+        turn: Turn,
         start: int,
         cache: KeyValueCache | None,
     ) -> Tensor:
         u = injection.read(step, e, state)
         caches = cache.recurrent(step) if cache else None
-        s = self.norm_recur(self._run(self.recurrent, u, start, caches))
+        s = self.norm_recur(self._run(self.recurrent, u, turn, start, caches))
         return injection.write(step, state, s)
 
     def _run(
-        self, blocks: nn.ModuleList, x: Tensor, start: int, caches: list[LayerCache] | None
+        self,
+        blocks: nn.ModuleList,
+        x: Tensor,
+        turn: Turn,
+        start: int,
+        caches: list[LayerCache] | None,
     ) -> Tensor:
         for index, block in enumerate(blocks):
-            x = block(x, self.rotary, start, caches[index] if caches else None)
+            x = block(x, turn, start, caches[index] if caches else None)
         return x
 
     def _check(self, tokens: Tensor, passes: int, start: int) -> None:
@@ -194,3 +203,14 @@ class LoopedModel(nn.Module):
                 f"hyperconnections have scalars for the {self.config.recurrences} trained passes "
                 f"only; recurrences = {passes} can't be run"
             )
+
+
+def _uncached(device: str) -> AbstractContextManager[object]:
+    """Autocast, where it is on, without its memory of weights that it has cast.
+
+    What it casts under `no_grad` has no way back to the weight, and some versions of torch would
+    hand it to the passes that carry gradient.
+    """
+    if not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)

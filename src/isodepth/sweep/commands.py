@@ -145,6 +145,16 @@ class Execution(Output):
     """Slurm: partition"""
     account: str | None = None
     """Slurm: account"""
+    qos: str | None = None
+    """Slurm: quality of service"""
+    constraint: str | None = None
+    """Slurm: features that a node must have"""
+    gres: str | None = None
+    """Slurm: generic resources, as in gpu:h100:4, where a cluster wants them instead of --gpus"""
+    nodes: int = 1
+    """Slurm: nodes of a job"""
+    sbatch: Annotated[tuple[str, ...], arg(metavar="KEY[=VALUE] ...")] = ()
+    """Slurm: any further options of sbatch, as in --sbatch exclusive reservation=winter"""
 
     def make_executor(self, data: Path | None) -> Executor:
         """The executor that these options describe."""
@@ -168,6 +178,11 @@ class Execution(Output):
             memory_gb=self.memory,
             partition=self.partition,
             account=self.account,
+            qos=self.qos,
+            constraint=self.constraint,
+            gres=self.gres,
+            nodes=self.nodes,
+            sbatch=self.sbatch,
         )
 
     def train_all(self, ledger: Ledger, law: Fit | None) -> int:

@@ -29,6 +29,25 @@ SIGNAL_SECONDS = 90  # before a job's end: time to finish a step and write a che
 SHORTEST_MINUTES = 4  # Slurm may send the signal a minute early
 # Rounds of jobs in which no run ended, after which it is given up.
 FRUITLESS_ROUNDS = 3
+# Options of sbatch that are ours to set, and what to give instead.
+_HERE = "isodepth sets it itself"
+OURS = {
+    "time": "give --time",
+    "cpus-per-task": "give --cpus",
+    "mem": "give --memory",
+    "partition": "give --partition",
+    "account": "give --account",
+    "qos": "give --qos",
+    "constraint": "give --constraint",
+    "gres": "give --gres",
+    "gpus-per-node": "give --gpus",
+    "nodes": "give --nodes",
+    **dict.fromkeys(
+        ("array", "job-name", "output", "error", "open-mode", "signal", "requeue", "no-requeue",
+         "ntasks", "ntasks-per-node", "wckey", "wrap"),
+        _HERE,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +65,11 @@ class SlurmExecutor:
     memory_gb: float = 4.0  # of a job, GiB
     partition: str | None = None
     account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None  # features that a node must have
+    gres: str | None = None  # as in gpu:h100:4; where a cluster wants it instead of `gpus`
+    nodes: int = 1  # of a job; each trains as a sweep of its own on the shared folder
+    sbatch: tuple[str, ...] = ()  # any further options, KEY or KEY=VALUE
 
     def run(self, ledger: Ledger, stop: threading.Event, on_change: OnChange) -> None:
         """Submit jobs and follow the ledger until every run has ended.
@@ -75,8 +99,14 @@ class SlurmExecutor:
             stop.wait(POLL_SECONDS)
 
     def _check(self) -> None:
-        least = {"jobs": 1, "time": SHORTEST_MINUTES, "cpus": 1, "gpus": 0}
-        given = {"jobs": self.jobs, "time": self.minutes, "cpus": self.cpus, "gpus": self.gpus}
+        least = {"jobs": 1, "time": SHORTEST_MINUTES, "cpus": 1, "gpus": 0, "nodes": 1}
+        given = {
+            "jobs": self.jobs,
+            "time": self.minutes,
+            "cpus": self.cpus,
+            "gpus": self.gpus,
+            "nodes": self.nodes,
+        }
         problems = [
             f"--{name} {given[name]} must be at least {lowest}"
             for name, lowest in least.items()
@@ -86,8 +116,21 @@ class SlurmExecutor:
             problems.append("--executor slurm needs Slurm, whose program srun is not here")
         if not self.memory_gb > 0:
             problems.append(f"--memory {self.memory_gb} must be more than 0")
+        for name, value in self._further().items():
+            if name in OURS:
+                problems.append(f"--sbatch {name}: {OURS[name]}")
+            elif not name or value == "":
+                problems.append(f"--sbatch {name}={value} must be KEY or KEY=VALUE")
         if problems:
             raise InputError(problems)
+
+    def _further(self) -> dict[str, str | bool]:
+        """The further options by name; True where one has no value."""
+        pairs = (option.partition("=") for option in self.sbatch)
+        return {
+            name.strip().lstrip("-"): value.strip() if equals else True
+            for name, equals, value in pairs
+        }
 
     def _submit(self, ledger: Ledger, jobs: int) -> None:
         """Submit an array of `jobs` jobs, or a single one."""
@@ -102,12 +145,16 @@ class SlurmExecutor:
             "mem": f"{round(self.memory_gb * 1024)}M",
             "signal_delay_s": SIGNAL_SECONDS,
             "array_parallelism": jobs,
-            "additional_parameters": {"requeue": True},
+            "nodes": self.nodes,
+            "additional_parameters": {"requeue": True} | self._further(),
         }
         optional = {
             "gpus_per_node": self.gpus or None,
             "partition": self.partition,
             "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "gres": self.gres,
         }
         local = LocalExecutor(
             data=None if self.data is None else self.data.resolve(),
@@ -133,7 +180,8 @@ def _job(folder: Path, local: LocalExecutor) -> str:
     with stop_signals() as stop:
         local.run(ledger, stop, lambda entries: None)
     left = [entry for entry in ledger.entries() if entry.state not in FINAL]
-    if stop.number == signal.SIGUSR2 and left:
+    # of a job on several nodes, one asks for all
+    if stop.number == signal.SIGUSR2 and left and os.environ.get("SLURM_PROCID", "0") == "0":
         subprocess.run(["scontrol", "requeue", _own_number()], check=True)
         return f"requeued with {len(left)} runs left"
     return f"ended with {len(left)} runs left"

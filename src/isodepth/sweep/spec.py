@@ -10,10 +10,11 @@ from typing import Any, get_args
 
 from isodepth.accounting import Injection
 from isodepth.errors import InputError, reason
+from isodepth.model.config import padded
 from isodepth.planning.cost import DEVICES, Device, processor
 from isodepth.planning.grid import Backprop, Budget, Recipe, Shape
 from isodepth.runs.checks import MOST_FLOPS
-from isodepth.training.config import VOCABULARY_MULTIPLE, TrainConfig
+from isodepth.training.config import TrainConfig
 
 PRESETS = Path(__file__).parents[1] / "presets"
 
@@ -62,9 +63,8 @@ class Spec:
     @property
     def shape(self) -> Shape:
         """What all models have in common."""
-        padded = -(-self.vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         given = {name: self.train[name] for name in _SHAPE if name in self.train}
-        return Shape(vocab=padded, **given)
+        return Shape(vocab=padded(self.vocabulary), **given)
 
     @property
     def processor(self) -> Device:

@@ -22,6 +22,7 @@ from isodepth.errors import InputError
 from isodepth.files import sync, write_synced
 from isodepth.training.data import file_sha256
 
+FORMAT = 2  # 1 had losses that counted the padding of the vocabulary
 KEPT = 2  # newest checkpoints that are kept
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -48,6 +49,7 @@ class State:
     start: int  # the token that begins a document
     config: dict[str, Any]  # TrainConfig.to_json()
     versions: dict[str, str]
+    ran_on: dict[str, list[str]]  # device, precision, kernels: kinds that trained a part of it
 
 
 class _DamagedError(Exception):
@@ -73,7 +75,7 @@ def save_checkpoint(
         save_file(plain, partial / name)
         sync(partial / name)
         checksums[name] = file_sha256(partial / name)
-    content = {"format": 1, "state": asdict(state), "sha256": checksums}
+    content = {"format": FORMAT, "state": asdict(state), "sha256": checksums}
     write_synced(partial / STATE_FILE, json.dumps(content | {"checksum": _digest(content)}))
     sync(partial)
     if final.exists():  # a resumed run has come by here again
@@ -142,7 +144,7 @@ def _open(folder: Path) -> Checkpoint:
             if file_sha256(folder / name) != checksum:
                 raise _DamagedError(f"{name} was altered")
         known = {field.name for field in fields(State)}
-        if content["format"] != 1 or content["state"].keys() != known:
+        if content["format"] != FORMAT or content["state"].keys() != known:
             raise _DamagedError("it was written by another version")
         return Checkpoint(folder=folder, state=State(**content["state"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

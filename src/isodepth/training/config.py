@@ -13,10 +13,9 @@ from isodepth.errors import InputError, reason
 from isodepth.model.config import HEAD_SIZE, LoopedConfig
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+RunPrecision = Literal["fp32", "tf32", "bf16"]  # what `auto` has become
 LongDocuments = Literal["split", "crop"]  # what packing does with those longer than a row
-
-VOCABULARY_MULTIPLE = 64  # the published 32,001 entries are padded to 32,064
 
 # What may differ between the start of a run and its resumption: none of it is meant to change a
 # loss. (On one machine; `device` and `compile` change the rounding, so they are not among them.)
@@ -71,7 +70,9 @@ class TrainConfig:
     )
 
     device: Device = _setting("auto", help="auto takes a GPU where there is one")
-    precision: Precision = _setting("auto", help="auto is bf16 autocast on a GPU, else fp32")
+    precision: Precision = _setting(
+        "auto", help="of products: auto is bf16 autocast on a GPU, else fp32"
+    )
     micro_batch: int | None = _setting(
         None, help="rows that one rank handles at once; default: found automatically"
     )
@@ -116,8 +117,8 @@ class TrainConfig:
             problems.append(
                 f"give exactly one budget: flops, tokens or tokens_per_param (given: {given})"
             )
-        if self.precision == "bf16" and self.device == "cpu":
-            problems.append("precision bf16 needs a GPU")
+        if self.precision in ("tf32", "bf16") and self.device == "cpu":
+            problems.append(f"precision {self.precision} needs a GPU")
         try:
             self.model(vocabulary=1)
         except InputError as error:
@@ -136,8 +137,7 @@ class TrainConfig:
         return self.run_id if self.run_id is not None else self.out.resolve().name
 
     def model(self, *, vocabulary: int) -> LoopedConfig:
-        """The model's shape; the vocabulary is padded to a multiple of 64."""
-        padded = -(-vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        """The model's shape for a tokenizer of so many entries."""
         return LoopedConfig.iso_depth(
             width=self.width,
             recurrences=self.recurrences,
@@ -149,7 +149,7 @@ class TrainConfig:
             lanes=self.lanes,
             backprop_last=self.backprop_last,
             recompute=self.recompute,
-            vocab=padded,
+            vocab=vocabulary,
             sequence_length=self.sequence_length,
         )
 

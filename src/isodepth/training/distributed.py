@@ -43,9 +43,14 @@ class Ranks:
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        summed: list[float] = tensor.tolist()
+        summed: list[float] = self.sum_tensor(tensor).tolist()
         return summed
+
+    def sum_tensor(self, values: Tensor) -> Tensor:
+        """`values` summed over all ranks in place; a GPU is not waited for."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over all ranks."""

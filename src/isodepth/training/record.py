@@ -40,6 +40,9 @@ class Run:
     seed: int
     loss: float | None  # validation, nats per token; None unless the run is done
     status: Status
+    device: str  # name of the GPU, or cpu; kinds that trained parts of it are joined by " + "
+    precision: str  # of products: fp32, tf32 or bf16; likewise
+    kernels: str  # eager or compiled; likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,8 @@ class Record:
     """Everything worth knowing about a run that has ended or was interrupted."""
 
     run: Run
-    config: dict[str, Any]  # TrainConfig.to_json()
+    config: dict[str, Any]  # TrainConfig.to_json(); `compile` says whether all of it was compiled
+    compile_asked: bool  # although it wasn't
     steps: int  # done
     steps_planned: int
     epochs: float  # times that the training rows were read
@@ -58,10 +62,8 @@ class Record:
     flops_per_second: float | None  # model FLOPs, likewise
     peak_flops_per_second: float  # of a large matrix product, when the last session began
     peak_memory_bytes: int  # of the first rank, in the last session
-    device: str
     world_size: int
     threads: int  # CPU threads of a rank
-    precision: str
     micro_batch: int  # rows
     data_checksum: str
     validation_tokens: int
@@ -73,7 +75,15 @@ class Record:
 
 
 def run_row(
-    config: TrainConfig, account: Account, *, tokens: int, loss: float | None, status: Status
+    config: TrainConfig,
+    account: Account,
+    *,
+    tokens: int,
+    loss: float | None,
+    status: Status,
+    device: str,
+    precision: str,
+    kernels: str,
 ) -> Run:
     """The table row of a run that trained on `tokens` tokens."""
     return Run(
@@ -91,6 +101,9 @@ def run_row(
         seed=config.seed,
         loss=loss,
         status=status,
+        device=device,
+        precision=precision,
+        kernels=kernels,
     )
 
 

@@ -2,8 +2,11 @@
 
 The life of a step: the sampler names this rank's rows; the engine leaves the gradient of their
 mean loss; the ranks average loss and gradient; the optimiser steps; the log gets a line; now and
-then a checkpoint is written. Everything that decides the next step is in a checkpoint or follows
-from the config and the step's number, so a run killed at any moment goes on to the same losses.
+then a checkpoint is written. On a GPU all of it is queued, and a step's loss is read when the next
+one has been: a step whose loss or gradient isn't finite spoils the model in memory, which then goes
+nowhere, and never a checkpoint, before which everything queued is read. Everything that decides the
+next step is in a checkpoint or follows from the config and the step's number, so a run killed at
+any moment goes on to the same losses.
 """
 
 import json
@@ -12,11 +15,15 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
@@ -27,13 +34,15 @@ from isodepth.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from isodepth.training.config import TrainConfig, changed_settings
+from isodepth.training.config import RunPrecision, TrainConfig, changed_settings
 from isodepth.training.data import TOKENIZER_FILE, TokenData, open_data
 from isodepth.training.distributed import Ranks, join_ranks
 from isodepth.training.engine import Engine, gradient_norm, measure_peak
+from isodepth.training.feeding import Feed
 from isodepth.training.guards import only_process, stop_signals
 from isodepth.training.optim import build_optimizer
 from isodepth.training.progress import LossLog, Sink, StepReport, open_sinks
+from isodepth.training.readings import Reading
 from isodepth.training.record import (
     LOSS_FILE,
     RECORD_FILE,
@@ -49,6 +58,7 @@ from isodepth.training.sampler import rows_at
 from isodepth.training.schedule import lr_scale
 
 CHECKPOINTS = "checkpoints"
+LAG = {"cpu": 0, "cuda": 1}  # steps that are queued before the first of them is read
 
 
 def train(
@@ -83,7 +93,7 @@ def train(
         if ranks.first:
             config.out.mkdir(parents=True, exist_ok=True)
             cleanup.enter_context(only_process(config.out))
-        _choose_kernels(deterministic=config.deterministic)
+        _choose_kernels(deterministic=config.deterministic, tf32=config.precision == "tf32")
         session = _Session(config, data, ranks, stop, quiet=quiet, halvings=halvings)
         return session.run(sink).to_json()
 
@@ -93,7 +103,10 @@ def _finished(config: TrainConfig, data: TokenData) -> dict[str, Any] | None:
     record = read_record(config.out)
     if record is None or record["run"].get("status") not in ("done", "diverged"):
         return None
-    _check_same_run(config, data, record["config"], record["data_checksum"])
+    settings = record["config"]
+    if record.get("compile_asked"):  # the compiler failed, and the record doesn't claim otherwise
+        settings = settings | {"compile": True}
+    _check_same_run(config, data, settings, record["data_checksum"])
     return record
 
 
@@ -107,13 +120,27 @@ def _check_same_run(
         raise InputError([f"{config.out} holds another run: {problem}" for problem in problems])
 
 
-def _choose_kernels(*, deterministic: bool) -> None:
+def _choose_kernels(*, deterministic: bool, tf32: bool) -> None:
+    # Both hold for the process, in which another run may have had other wishes.
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    # Sums of bf16 products stay in fp32, also where a product is split.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if deterministic:
         # cuBLAS repeats to the bit only with a workspace of fixed size (its documentation).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Asked only where it changes something: it loads all of torch's compiler, for over a second.
     if torch.are_deterministic_algorithms_enabled() != deterministic:
         torch.use_deterministic_algorithms(deterministic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Launched:
+    """A step that is queued."""
+
+    number: int  # from 1
+    lr_scale: float
+    # mean loss, gradient norm, ranks that were asked to stop, ranks where a checkpoint is due
+    reading: Reading
 
 
 class _Session:
@@ -132,9 +159,11 @@ class _Session:
         self._config, self._data, self._ranks, self._stop = config, data, ranks, stop
         self._quiet = quiet
         on_gpu = ranks.device.type == "cuda"
-        if config.precision == "bf16" and not on_gpu:
-            raise InputError("precision bf16 needs a GPU")
-        self._bf16 = on_gpu and config.precision != "fp32"
+        if config.precision in ("tf32", "bf16") and not on_gpu:
+            raise InputError(f"precision {config.precision} needs a GPU")
+        self._precision: RunPrecision = "bf16" if on_gpu else "fp32"
+        if config.precision != "auto":
+            self._precision = config.precision
         if config.batch_rows % ranks.world_size:
             raise InputError(
                 f"batch_tokens = {config.batch_tokens} is {config.batch_rows} rows, which "
@@ -171,10 +200,11 @@ class _Session:
             sequence_length=config.sequence_length,
             micro_batch=config.micro_batch if before is None else before.micro_batch,
             halvings=halvings if config.micro_batch is None else 0,
-            bf16=self._bf16,
+            bf16=self._precision == "bf16",
             compile=config.compile,
         )
-        self._peak = measure_peak(ranks, bf16=self._bf16)
+        self._ran_before = {} if before is None else before.ran_on
+        self._peak = measure_peak(ranks, self._precision)
         self._begin = time.perf_counter()
 
     def run(self, sink: Sink | None) -> Record:
@@ -193,7 +223,9 @@ class _Session:
                 sinks += [log, *others]
                 for other in (log, *others):
                     cleanup.callback(other.close)
-            status, loss = self._train(sinks, sync_log)
+            ahead = self._ranks.device.type == "cuda"
+            feed = cleanup.enter_context(Feed(self._batch, ahead=ahead))
+            status, loss = self._train(feed, sinks, sync_log)
         record = self._record(status, loss)
         if self._ranks.first:
             text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
@@ -202,21 +234,29 @@ class _Session:
         return record
 
     def _train(
-        self, sinks: list[Sink], sync_log: Callable[[], None]
+        self, feed: Feed, sinks: list[Sink], sync_log: Callable[[], None]
     ) -> tuple[Status, float | None]:
         saved = time.monotonic()
-        every = self._config.validate_every
+        every, lag = self._config.validate_every, LAG[self._ranks.device.type]
+        queued: deque[_Launched] = deque()
         while self._done < self._steps:
-            report = self._step()
-            for sink in sinks:
-                sink.step(report)
-            if not report.healthy:
-                return "diverged", None
-            if every is not None and self._done % every == 0 and self._done < self._steps:
-                self._validate(sinks)
+            if not queued:
+                self._clock = time.perf_counter()
+            number = self._done + len(queued) + 1
             due = time.monotonic() - saved >= self._config.checkpoint_seconds
-            stop, save = self._any_rank(self._stop.is_set(), due or self._done == self._steps)
-            if stop or save:
+            queued.append(self._launch(number, feed.batch(number - 1), due=due))
+            last, stop, save = number == self._steps, False, False
+            validate = every is not None and number % every == 0 and not last
+            while queued and (len(queued) > lag or last or validate or stop or save):
+                report, stops, saves = self._read(queued.popleft())
+                for sink in sinks:
+                    sink.step(report)
+                if not report.healthy:
+                    return "diverged", None
+                stop, save = stop or stops, save or saves
+            if validate and self._validate(sinks) is None:
+                stop = True
+            if stop or save or last:
                 sync_log()
                 self._save()
                 saved = time.monotonic()
@@ -227,46 +267,60 @@ class _Session:
             return "interrupted", None
         return ("done", loss) if math.isfinite(loss) else ("diverged", None)
 
-    def _step(self) -> StepReport:
-        """One step; an unhealthy one (loss or gradient not finite) leaves the model as it was."""
-        begin = time.perf_counter()
-        config, ranks = self._config, self._ranks
+    def _batch(self, step: int) -> NDArray[np.int64]:
+        """What this rank reads at `step` (from 0)."""
         indices = rows_at(
-            self._done,
+            step,
             rows=len(self._train_rows),
-            batch_rows=config.batch_rows,
-            seed=config.seed,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
+            batch_rows=self._config.batch_rows,
+            seed=self._config.seed,
+            rank=self._ranks.rank,
+            world_size=self._ranks.world_size,
         )
+        return self._train_rows.batch(indices)
+
+    def _launch(self, number: int, batch: NDArray[np.int64], *, due: bool) -> _Launched:
+        """Queue step `number` (from 1); nothing here waits for a GPU."""
+        ranks = self._ranks
         self._optimizer.zero_grad()
-        mine = self._engine.gradients(self._train_rows.batch(indices))
-        loss = ranks.sum([mine])[0] / ranks.world_size
+        mine = self._engine.gradients(batch)
         ranks.average_gradients(self._model.parameters())
         norm = gradient_norm(self._model)
-        scale = lr_scale(self._done, self._steps)
+        scale = lr_scale(number - 1, self._steps)
+        self._optimizer.step(scale)
+        flags = torch.tensor([self._stop.is_set(), due], dtype=torch.float64)
+        if ranks.device.type == "cuda":
+            flags = flags.pin_memory().to(ranks.device, non_blocking=True)
+        values = ranks.sum_tensor(torch.cat([(mine / ranks.world_size).view(1), flags]))
+        values = torch.cat([values, norm.double().view(1)])
+        return _Launched(number=number, lr_scale=scale, reading=Reading(values))
+
+    def _read(self, launched: _Launched) -> tuple[StepReport, bool, bool]:
+        """The step's report, and whether any rank was asked to stop, or wants a checkpoint."""
+        config = self._config
+        loss, stops, saves, norm = launched.reading.wait()
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
         healthy = math.isfinite(loss) and math.isfinite(norm)
         if healthy:
-            self._optimizer.step(scale)
-        seconds = time.perf_counter() - begin
-        if healthy:
-            self._done += 1
+            self._done = launched.number
             self._training_loss = loss
             self._step_seconds += seconds
         rate = config.batch_tokens / seconds
         flops_rate = rate * self._account.flops_per_token
-        return StepReport(
-            step=self._done if healthy else self._done + 1,
+        report = StepReport(
+            step=launched.number,
             tokens=self._done * config.batch_tokens,
             loss=loss,
             gradient_norm=norm,
             healthy=healthy,
-            lr_scale=scale,
+            lr_scale=launched.lr_scale,
             seconds=seconds,
             tokens_per_second=rate,
             flops_per_second=flops_rate,
             peak_share=flops_rate / self._peak,
         )
+        return report, stops > 0, saves > 0
 
     def _validate(self, sinks: list[Sink]) -> float | None:
         loss = self._engine.validate(
@@ -303,7 +357,25 @@ class _Session:
             self._say(f"losses may differ in their last digits: {', '.join(changes)}")
         return checkpoint
 
+    def _ran_on(self) -> dict[str, list[str]]:
+        """Device, precision and kernels, each in every kind that trained a part of this run.
+
+        All ranks must call this together.
+        """
+        device = self._ranks.device
+        eager = self._ranks.sum([float(self._engine.kernels == "eager")])[0]
+        kernels = {0: ["compiled"], self._ranks.world_size: ["eager"]}
+        now: dict[str, list[str]] = {
+            "device": [torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"],
+            "precision": [self._precision],
+            "kernels": kernels.get(int(eager), ["compiled", "eager"]),
+        }
+        return {
+            name: sorted({*values, *self._ran_before.get(name, [])}) for name, values in now.items()
+        }
+
     def _save(self) -> None:
+        ran_on = self._ran_on()
         if self._ranks.first:
             state = State(
                 step=self._done,
@@ -319,6 +391,7 @@ class _Session:
                 start=self._data.header.start,
                 config=self._config.to_json(),
                 versions=versions(),
+                ran_on=ran_on,
             )
             save_checkpoint(
                 self._config.out / CHECKPOINTS,
@@ -338,9 +411,14 @@ class _Session:
         memory = peak_memory()
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
+        ran_on = {name: " + ".join(values) for name, values in self._ran_on().items()}
+        compiled = ran_on["kernels"] == "compiled"
         return Record(
-            run=run_row(self._config, self._account, tokens=tokens, loss=loss, status=status),
-            config=self._config.to_json(),
+            run=run_row(
+                self._config, self._account, tokens=tokens, loss=loss, status=status, **ran_on
+            ),
+            config=replace(self._config, compile=compiled).to_json(),
+            compile_asked=self._config.compile and not compiled,
             steps=self._done,
             steps_planned=self._steps,
             epochs=self._done * self._config.batch_rows / len(self._train_rows),
@@ -351,10 +429,8 @@ class _Session:
             flops_per_second=None if rate is None else rate * self._account.flops_per_token,
             peak_flops_per_second=self._peak,
             peak_memory_bytes=memory,
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             world_size=self._ranks.world_size,
             threads=torch.get_num_threads(),
-            precision="bf16" if self._bf16 else "fp32",
             micro_batch=self._engine.micro_batch,
             data_checksum=self._data.header.checksum(),
             validation_tokens=len(self._validation_rows) * self._config.sequence_length,
