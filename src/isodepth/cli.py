@@ -115,9 +115,9 @@ class FitCommand(FitOptions):
     def run(self) -> None:
         from isodepth.report.latex import fit_latex, write_latex
         from isodepth.report.tables import fit_report
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
 
-        result = self.fit(runs_of(self.runs), self.out, at_budgets=self.at_budgets)
+        result = self.fit(load_runs(self.runs), self.out, at_budgets=self.at_budgets)
         if self.latex is not None:
             write_latex(fit_latex(result), self.latex)
         self.deliver(result.to_dict(), fit_report(result))
@@ -152,11 +152,11 @@ class CompareCommand(LawOptions):
         from isodepth.comparing import compare
         from isodepth.report.compare_tables import compare_report
         from isodepth.report.latex import compare_latex, write_latex
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
 
         if not self.recipe:
             raise InputError("name at least one recipe with --recipe")
-        runs = runs_of(self.runs)
+        runs = load_runs(self.runs)
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("json", "quiet", "runs", "recipe", "out", "latex"):
             del given[name]
@@ -192,7 +192,7 @@ class ReportCommand(Output):
 
     def run(self) -> None:
         from isodepth.report.folder import holds_result, write_again
-        from isodepth.sweep.ledger import PLAN_FILE
+        from isodepth.runs.sweeps import PLAN_FILE
 
         if not holds_result(self.folder) and (self.folder / PLAN_FILE).exists():
             from isodepth.sweep.measure import measure_again
@@ -215,9 +215,9 @@ class IsoflopCommand(Common):
     def run(self) -> None:
         from isodepth.minima import isoflop
         from isodepth.report.tables import isoflop_report
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
 
-        result = isoflop(runs_of(self.runs))
+        result = isoflop(load_runs(self.runs))
         self.deliver(result.to_dict(), isoflop_report(result))
 
 

@@ -84,11 +84,11 @@ class ExportCommand(Output):
     """the table: .csv, .parquet or .jsonl"""
 
     def run(self) -> None:
+        from isodepth.runs import load_runs
         from isodepth.runs.writing import check_ending, write_runs
-        from isodepth.sweep.collect import runs_of
 
         check_ending(self.out)
-        runs = runs_of(self.runs)
+        runs = load_runs(self.runs)
         write_runs(runs, self.out)
         self.write(_told(self, runs, self.out))
 

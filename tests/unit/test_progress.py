@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from isodepth.errors import InputError  # noqa: E402
+from isodepth.runs.records import read_record  # noqa: E402
 from isodepth.training.progress import LossLog, StepReport, TensorBoard  # noqa: E402
-from isodepth.training.record import peak_memory, read_record, versions  # noqa: E402
+from isodepth.training.record import peak_memory, versions  # noqa: E402
 
 
 def report(step, **changes):

@@ -7,14 +7,13 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from isodepth.errors import InputError
-
-RECORD = "record.json"  # what a finished run leaves; its `run` is a row of the table
+from isodepth.runs.records import LOSS_FILE, RECORD_FILE, read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +26,17 @@ class RawTable:
     places: list[str]  # where each row is, in words: "row 3 (line 4)"
     checksum: str  # SHA-256 of the bytes read
     origins: dict[str, str] = field(default_factory=dict)  # what the file calls a column, if else
+    notes: tuple[str, ...] = ()  # what was passed over, and why
 
     def at(self, row: int, column: str) -> str:
         """Where a cell is, in words, as the user's file names it."""
         origin = self.origins.get(column, column)
         called = "" if origin == column else f" ({origin})"
         return f"{self.name}, {self.places[row]}, column {column}{called}"
+
+    def noting(self, *notes: str) -> RawTable:
+        """The table with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
     @classmethod
     def of_frame(cls, frame: pd.DataFrame) -> RawTable:
@@ -54,16 +58,16 @@ class RawTable:
 
 
 def read_table(path: Path, *, name: str) -> RawTable:
-    """Read a file by its ending, or every run record below a folder.
+    """Read a file by its ending.
 
     Raises InputError for a file that isn't there, can't be read, is of no known kind, or is empty.
     """
     reader = READERS.get(path.suffix.lower())
     try:
-        if path.is_dir():
-            return _read_records(path, name)
         if not path.exists():
             raise InputError(f"{name}: no such file (the word 'published' names the shipped grid)")
+        if not path.is_file():
+            raise InputError(f"{name} is not a file")
         if reader is None:
             raise InputError(f"{name}: unknown kind of file {path.suffix!r}; give {_KINDS}")
         data = path.read_bytes()
@@ -141,38 +145,56 @@ def _read_jsonl(data: bytes, name: str) -> RawTable:
         places.append(place)
     if problems:
         raise InputError(problems)
-    return _of_records(records, name=name, places=places, checksum=_sha(data))
+    return of_records(records, name=name, places=places, checksum=_sha(data))
 
 
-def _read_records(folder: Path, name: str) -> RawTable:
-    """One row from the `run` of every record.json in a folder and the folders below it."""
+def read_records(folder: Path, *, name: str) -> RawTable:
+    """One row from the `run` of every record.json in a folder and the folders below it.
+
+    Folders of runs that have begun and left no record are named in the notes. Raises InputError
+    naming every file that is no record, or where there is none.
+    """
     records: list[dict[str, object]] = []
     places: list[str] = []
     problems: list[str] = []
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob(RECORD)):
-        place = f"row {len(records) + 1} ({file.relative_to(folder)})"
-        data = file.read_bytes()
-        digest.update(data)
+    for file in sorted(folder.rglob(RECORD_FILE)):
+        place = f"row {len(records) + len(problems) + 1} ({file.relative_to(folder)})"
         try:
-            run = json.loads(data)["run"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            run = None
-        if not isinstance(run, dict):
-            problems.append(f"{name}, {place}: not the record of a run")
-            run = {}
-        records.append(run)
-        places.append(place)
+            record = read_record(file.parent)
+        except InputError as error:
+            problems += [f"{name}, {place}: {problem}" for problem in error.problems]
+            continue
+        if record is not None:
+            digest.update(file.read_bytes())
+            records.append(record["run"])
+            places.append(place)
     if problems:
         raise InputError(problems)
     if not records:
-        raise InputError(f"{name} is a folder without a {RECORD}; give such a folder, or {_KINDS}")
-    return _of_records(records, name=name, places=places, checksum=digest.hexdigest())
+        raise InputError(
+            f"{name} is a folder without a {RECORD_FILE}; give such a folder, that of a sweep, or "
+            f"{_KINDS}"
+        )
+    begun = {file.parent for file in folder.rglob(LOSS_FILE)}
+    lacking = sorted(str(home.relative_to(folder)) for home in begun if not _has_record(home))
+    table = of_records(records, name=name, places=places, checksum=digest.hexdigest())
+    if not lacking:
+        return table
+    return table.noting(
+        f"{len(lacking)} runs have begun and left no {RECORD_FILE}, so they are not in the table: "
+        f"{', '.join(lacking)}"
+    )
 
 
-def _of_records(
+def _has_record(home: Path) -> bool:
+    return (home / RECORD_FILE).exists()
+
+
+def of_records(
     records: list[dict[str, object]], *, name: str, places: list[str], checksum: str
 ) -> RawTable:
+    """Objects as a table: a column for every key, None where an object lacks it."""
     columns = list(dict.fromkeys(key for record in records for key in record))
     rows = [[_stripped(record.get(c)) for c in columns] for record in records]
     return RawTable(name=name, columns=columns, rows=rows, places=places, checksum=checksum)

@@ -71,14 +71,14 @@ class PlanCommand(Wanted, Request):
         from isodepth.fitting import Fit
         from isodepth.planning.supposed import supposed
         from isodepth.planning.worlds import NOISES, prior
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
         from isodepth.sweep.target import recipe_of
 
         own = None if self.fit_file is None else [Fit.load(self.fit_file)]
         made, laws = None, own
         noises: tuple[float, ...] = NOISES
         if self.runs is not None:
-            made = runs_of(self.runs)
+            made = load_runs(self.runs)
             if own is None or self.noise is None:
                 told = supposed(made, recipe_of(made, spec))
                 noises, laws = told.noises, own or told.fits

@@ -8,9 +8,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from isodepth.runs.records import RECORD_FILE
 from isodepth.sweep.ledger import FINAL, Entry
 from isodepth.sweep.status import duration, standing
-from isodepth.training.record import RECORD_FILE
 
 
 class Watching:

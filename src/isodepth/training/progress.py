@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
+from isodepth.runs.records import LOSS_FILE
 from isodepth.training.config import TrainConfig
-from isodepth.training.record import LOSS_FILE, finite
+from isodepth.training.record import finite
 
 PLAIN_SECONDS = 10.0  # between two lines where standard error is no terminal
 
