@@ -167,7 +167,10 @@ def test_json_lines_name_the_line(tmp_path):
         ("runs.csv", b'a,b\n"x,1\n', "not valid CSV"),
         ("runs.csv", b"loss,loss\n1,2\n", "'loss' stands in the header more than once"),
         ("runs.parquet", b"PAR1", "not a readable Parquet file"),
-        ("runs.xlsx", b"", "unknown kind of file '.xlsx'"),
+        ("runs.xlsx", b"", "not a readable Excel file"),
+        ("runs.ods", b"", "unknown kind of file '.ods'"),
+        ("runs.csv.gz", b"x", "is not a whole gzip file"),
+        ("runs.json", b"{}", "holds no list of objects"),
     ],
 )
 def test_unreadable_files(tmp_path, name, data, words):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from isodepth.errors import InputError
-from isodepth.runs.reading import RawTable
+from isodepth.runs.raw import RawTable
 
 STATUSES = ("planned", "running", "done", "diverged", "failed", "interrupted")
 _FLOPS_TOLERANCE = 0.02

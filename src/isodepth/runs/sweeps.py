@@ -17,7 +17,7 @@ from typing import Any
 
 from isodepth.decoding import decoded
 from isodepth.errors import InputError, reason
-from isodepth.runs.reading import RawTable, of_records
+from isodepth.runs.raw import RawTable, of_records
 from isodepth.runs.records import RECORD_FILE, contradictions, file_checksum, read_record
 from isodepth.runs.states import RunState, newest_state
 

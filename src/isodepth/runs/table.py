@@ -15,7 +15,9 @@ import pandas as pd
 
 from isodepth.errors import InputError, reason
 from isodepth.runs.checks import check_cells, check_columns, check_rows
-from isodepth.runs.reading import RawTable, read_records, read_table
+from isodepth.runs.histories import refuse_history
+from isodepth.runs.raw import RawTable
+from isodepth.runs.reading import read_records, read_table
 from isodepth.runs.sweeps import holds_sweep, read_sweep, refuse_part_of_sweep
 
 PUBLISHED = Path(__file__).parents[1] / "datasets" / "published_runs.csv"
@@ -110,7 +112,8 @@ def load_runs(source: str | Path | pd.DataFrame) -> Runs:
         table = _read_folder(Path(source), str(source))
     else:
         table = read_table(Path(source), name=str(source))
-    return checked(table)
+    notes = refuse_history(table)
+    return checked(table.noting(*notes))
 
 
 def _read_folder(folder: Path, name: str) -> RawTable:

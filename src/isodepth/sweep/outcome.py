@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isodepth.errors import InputError
-from isodepth.runs.reading import of_records
+from isodepth.runs.raw import of_records
 from isodepth.runs.records import RECORD_FILE, file_checksum, read_record
 from isodepth.runs.states import State
 from isodepth.runs.sweeps import believed
