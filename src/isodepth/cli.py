@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
@@ -24,6 +25,7 @@ from isodepth.sweep.commands import (
 )
 from isodepth.sweep.measure_command import MeasureCommand
 from isodepth.sweep.power_command import PowerCommand
+from isodepth.terminal import console, prepare_streams, printable
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -46,7 +48,7 @@ class Common(Output):
         """Write the JSON, print the report."""
         self.write(result)
         if not self.quiet and self.json != "-":
-            Console(width=None if sys.stdout.isatty() else 100).print(report)
+            console().print(report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,13 +357,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status: int | None = command.run()
     except InputError as error:
-        print(f"isodepth: {error}", file=sys.stderr)
+        print(printable(f"isodepth: {error}"), file=sys.stderr)
         return 2
     return status or 0
 
 
+# what the system says of an output that takes nothing more, or was closed
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG)
+
+
+def _forget_output() -> None:
+    """Have whatever is still to be written go nowhere, also at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def entry() -> None:
     """The console script."""
+    prepare_streams()
     try:
         status = main()
         sys.stdout.flush()
@@ -370,6 +382,12 @@ def entry() -> None:
         status = 130  # what a shell says of a command that Ctrl-C ended
     except BrokenPipeError:
         # the reader, `head` say, has left: nothing more can be said, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         status = 1
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _forget_output()
+        print(f"isodepth: the output can't be written: {error.strerror}", file=sys.stderr)
+        status = 2
     sys.exit(status)

@@ -26,6 +26,28 @@ def replace_synced(file: Path, text: str) -> None:
     sync(file.parent)
 
 
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, whole.
+
+    What is no file, a terminal or a pipe, is written to as it stands.
+    """
+    if file.exists() and not file.is_file():
+        with file.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+        return
+    replace_synced(file.resolve(), text)  # of a link the file that it leads to
+
+
+def read_whole(file: Path) -> str:
+    """The text of a file.
+
+    Raises OSError for what is no file: a pipe or a device may never end.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if file.is_dir() else "it is not a file")
+    return file.read_text(encoding="utf-8")
+
+
 def create_synced(file: Path, text: str) -> bool:
     """Create a text file whole, or leave alone the one that is there; whether it was created.
 

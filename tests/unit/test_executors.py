@@ -36,7 +36,8 @@ def slots(ledger, workers=None, threads=None, cores=8, memory_bytes=None):
     return len(found), found[0].threads
 
 
-def test_one_worker_a_core_but_no_more_than_runs_or_memory(ledger):
+def test_one_worker_a_core_but_no_more_than_runs_or_memory(ledger, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert slots(ledger, cores=2) == (2, 1)
     assert slots(ledger, cores=8) == (4, 2)  # four runs; the other cores are shared out
     largest = max(run.memory_bytes for run in ledger.plan.runs)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isodepth.errors import InputError, reason
+from isodepth.files import read_whole, write_whole
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design, LawName, MultiplicityName
@@ -239,7 +240,7 @@ class Fit:
     def save(self, path: str | Path) -> None:
         """Write the JSON text. Raises InputError where the path can't be written."""
         try:
-            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+            write_whole(Path(path), self.to_json() + "\n")
         except OSError as error:
             raise InputError(f"{path} can't be written: {error.strerror}") from error
 
@@ -247,7 +248,7 @@ class Fit:
     def load(cls, path: str | Path) -> Fit:
         """Read what `save` or `fit --json` wrote. Raises InputError for anything else."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_whole(Path(path))
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} can't be read as a fit: {reason(error)}") from error
         return cls.from_json(text, name=str(path))

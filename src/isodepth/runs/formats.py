@@ -22,6 +22,8 @@ _MOST_BYTES = 1 << 30  # of a file, unpacked: a bomb of zeros has more
 _CELL_LIMIT = 1 << 24  # characters
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 _LOOKS_NUMERIC = re.compile(r"[+-]?[\d.,]+([eE][+-]?\d+)?|nan|inf|", re.ASCII | re.IGNORECASE)
+# how cells begin that spreadsheets run, one that was guarded before included
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 csv.field_size_limit(_CELL_LIMIT)
 
@@ -102,7 +104,7 @@ def _delimited(data: bytes, name: str, delimiter: str | None) -> RawTable:
                     "columns"
                 )
                 cells = (cells + [""] * len(header))[: len(header)]
-            rows.append([cell or None for cell in cells])
+            rows.append([unguarded(cell) or None for cell in cells])
             places.append(place)
     except csv.Error as error:
         raise InputError(f"{name}, line {reader.line_num}: not valid CSV: {error}") from error
@@ -120,6 +122,18 @@ def _delimited(data: bytes, name: str, delimiter: str | None) -> RawTable:
         checksum=_sha(data),
         notes=tuple(f"{name}: {note}" for note in notes),
     )
+
+
+def guarded(cell: object) -> object:
+    """A cell for CSV: text that a spreadsheet would run as a formula gets a ' before it."""
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _LOOKS_NUMERIC.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+def unguarded(cell: str) -> str:
+    """The cell as it was before `guarded`."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
 
 
 def _leading_comments(text: str) -> tuple[str | None, int]:

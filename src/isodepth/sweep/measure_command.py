@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from isodepth.sweep.ledger import Ledger
     from isodepth.sweep.plan import Plan
     from isodepth.sweep.spec import Spec
+from isodepth.terminal import console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,6 @@ class MeasureCommand(Wanted, Request, Execution):
     """of the resampling"""
 
     def run(self) -> int:
-        from rich.console import Console
-
         from isodepth.sweep.ledger import Ledger
         from isodepth.sweep.measure import measure
         from isodepth.sweep.measure_report import measure_report
@@ -59,7 +57,7 @@ class MeasureCommand(Wanted, Request, Execution):
             )
         self.write(result.to_dict())
         if not self.quiet and self.json != "-":
-            Console(width=None if sys.stdout.isatty() else 100).print(measure_report(result))
+            console().print(measure_report(result))
             self.say(f"table, fits and figures: {self.out}")
             self.say_page(self.out)
         return trained

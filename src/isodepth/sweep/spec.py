@@ -10,6 +10,7 @@ from typing import Any
 
 from isodepth.decoding import fields_of
 from isodepth.errors import InputError, reason
+from isodepth.files import read_whole
 from isodepth.planning.cost import DEVICES, Device, processor
 from isodepth.planning.grid import Budget, Recipe, Shape
 from isodepth.runs.sweeps import is_name
@@ -110,7 +111,7 @@ def read_spec(source: str) -> Spec:
                 f"{source!r} is no preset ({', '.join(preset_names())}) and no .toml file"
             )
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_whole(file))
     except (OSError, ValueError) as error:
         raise InputError(f"{source} can't be read: {reason(error)}") from error
     return spec_of(content, name=file.stem, where=source)
