@@ -14,9 +14,10 @@ import pandas as pd
 from scipy import stats
 
 from isodepth.errors import InputError
-from isodepth.fitting.problem import budgets_of
 from isodepth.laws import Array
 from isodepth.runs import Runs
+from isodepth.runs.groups import budgets_of
+from isodepth.warned import Warned, to_json
 
 _LEAST_RUNS = 3
 _CENTRAL = 0.25  # a minimum within this share of the range from either end is off centre
@@ -37,7 +38,7 @@ class Group:
     tokens_min: float | None  # tokens at the minimum, interpolated between the runs
     bracketed: bool  # the minimum lies between the smallest and the largest run
     concave: bool  # the parabola opens downward: its extremum is a maximum
-    warning: str | None  # what keeps the minimum from being reported or trusted
+    warning: Warned | None  # what keeps the minimum from being reported or trusted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +52,23 @@ class Isoflop:
     def to_dict(self) -> dict[str, object]:
         """What `isoflop --json` prints."""
         return {
-            "groups": [asdict(g) for g in self.groups],
+            "groups": [
+                asdict(g) | {"warning": None if g.warning is None else g.warning.text}
+                for g in self.groups
+            ],
             "noise": self.noise,
             "degrees_of_freedom": self.freedom,
-            "warnings": [
-                f"{g.recipe}, r = {g.recurrences}, {g.budget_flops:.3g} FLOPs: {g.warning}"
-                for g in self.groups
-                if g.warning
-            ],
+            **to_json(self.warnings),
         }
+
+    @property
+    def warnings(self) -> tuple[Warned, ...]:
+        """Every group's, with its name."""
+        return tuple(
+            g.warning.about(f"{g.recipe}, r = {g.recurrences}, {g.budget_flops:.3g} FLOPs")
+            for g in self.groups
+            if g.warning
+        )
 
 
 def isoflop(runs: Runs) -> Isoflop:
@@ -142,19 +151,18 @@ def _group(
         warning=None,
     )
     if curve is None:
-        return replace(group, warning=f"a parabola needs {_LEAST_RUNS} sizes; this group has fewer")
+        few = Warned("few_sizes", f"a parabola needs {_LEAST_RUNS} sizes; this group has fewer")
+        return replace(group, warning=few)
     c0, c1, c2 = (float(c) for c in curve.coefficients)
     if c2 <= 0:
-        return replace(
-            group, concave=True, warning="the curve opens downward, so it has no minimum"
-        )
+        down = Warned("concave", "the curve opens downward, so it has no minimum")
+        return replace(group, concave=True, warning=down)
     at = -c1 / (2 * c2)
     log_min = at + curve.centre
     if not log_n[0] < log_min < log_n[-1]:
         side = "smaller" if log_min <= log_n[0] else "larger"
-        return replace(
-            group, warning=f"the minimum is not bracketed: try {side} models at this budget"
-        )
+        outside = f"the minimum is not bracketed: try {side} models at this budget"
+        return replace(group, warning=Warned("not_bracketed", outside))
     loss_min = c0 - c1**2 / (4 * c2)
     n_ci = loss_ci = None
     if noise is not None:
@@ -166,7 +174,7 @@ def _group(
         n_ci = (float(np.exp(log_min - half)), float(np.exp(log_min + half)))
         loss_ci = (loss_min - half_loss, loss_min + half_loss)
     where = (log_min - log_n[0]) / (log_n[-1] - log_n[0])
-    edge = "near the edge of the sizes tried: biased"
+    edge = Warned("off_centre", "near the edge of the sizes tried: biased")
     log_d = np.log(rows["tokens"].to_numpy(dtype=float))
     return replace(
         group,

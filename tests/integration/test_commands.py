@@ -284,7 +284,9 @@ def test_published_signs_and_values(compared):
     # the loss falls under truncation because tokens are cheaper, not because φ is higher
     assert all(c.optimal.token_budget < 0 < c.optimal.capacity for c in truncated.channels)
     assert all(c.optimal.delta_loss < 0 for c in truncated.channels)
-    assert any("looping truncated_bptt at all costs a factor κ" in w for w in truncated.warnings)
+    assert any(
+        "looping truncated_bptt at all costs a factor κ" in w.text for w in truncated.warnings
+    )
 
 
 def test_sensitivity_shows_every_choice(compared):

@@ -1,11 +1,13 @@
 """Equivalence against the published claim, closed forms and properties."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import sweep
 
-from isodepth import InputError, account, fit
-from isodepth.planning.advice import equivalent_to_counts, equivalent_to_width
+from isodepth import InputError, account, fit, load_runs
+from isodepth.planning.advice import Quantity, equivalent_to_counts, equivalent_to_width
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +77,9 @@ def test_counts_and_width_agree(published_fit):
 
 
 def test_closed_form_of_n_eff(published_fit):
-    result = equivalent_to_counts(published_fit, n_once=1000, n_rec=500, recurrences=4)
-    assert result.equivalent_params.value == pytest.approx(1000 + 4**published_fit.phi * 500)
+    result = equivalent_to_counts(published_fit, n_once=10**8, n_rec=10**7, recurrences=4)
+    expected = 1e8 + 4**published_fit.phi * 1e7
+    assert result.equivalent_params.value == pytest.approx(expected)
 
 
 def test_regressed_counting_is_used_for_new_widths(published):
@@ -92,23 +95,55 @@ def test_without_phi_there_is_no_equivalent_size():
     result = equivalent_to_width(found, width=1280, recurrences=4)
     assert result.equivalent_params.value is None
     assert result.equivalent_params.ci95 is None
-    assert "needs φ" in result.warnings[0]
+    assert "needs φ" in result.warnings[0].text
     assert result.same_cost_params is not None
 
 
 def test_an_r_beyond_the_fitted_is_warned_of(published_fit):
     result = equivalent_to_width(published_fit, width=1280, recurrences=16)
-    assert any("beyond the fitted r = 8" in w for w in result.warnings)
+    assert any("r = 16 lies 2 times above the runs' 1 to 8" in w.text for w in result.warnings)
 
 
 def test_a_free_multiplicity_knows_its_own_r_only(published):
     found = fit(published, multiplicity="free", bootstrap=50)
-    result = equivalent_to_counts(found, n_once=1000, n_rec=500, recurrences=4)
-    assert result.equivalent_params.value == pytest.approx(1000 + found.params["m4"] * 500)
-    result = equivalent_to_counts(found, n_once=1000, n_rec=500, recurrences=3)
+    result = equivalent_to_counts(found, n_once=10**8, n_rec=10**7, recurrences=4)
+    assert result.equivalent_params.value == pytest.approx(1e8 + found.params["m4"] * 1e7)
+    result = equivalent_to_counts(found, n_once=10**8, n_rec=10**7, recurrences=3)
     assert result.equivalent_params.value is None
     with pytest.raises(InputError, match="none for r = 3"):
         found.predict(n_once=1e7, n_rec=1e7, recurrences=3, tokens=1e9)
+
+
+def test_the_size_without_a_law_is_that_of_the_measured_m(published_fit):
+    result = equivalent_to_counts(published_fit, n_once=1000, n_rec=500, recurrences=4)
+    four = next(m for m in published_fit.law_free["m"] if m["recurrences"] == 4)
+    size = result.equivalent_params_law_free
+    assert size.value == pytest.approx(1000 + four["value"] * 500)
+    assert size.ci95 == pytest.approx(tuple(1000 + end * 500 for end in four["ci95"]))
+    said = result.to_dict()["equivalent_params_law_free"]
+    assert said == {"value": size.value, "ci95": list(size.ci95)}
+    one = equivalent_to_counts(published_fit, n_once=1000, n_rec=500, recurrences=1)
+    assert one.equivalent_params_law_free.value == 1500
+
+
+def test_without_a_law_only_a_measured_r_has_a_size(published_fit, published):
+    result = equivalent_to_counts(published_fit, n_once=1000, n_rec=500, recurrences=3)
+    assert result.equivalent_params.value is not None
+    assert result.equivalent_params_law_free == Quantity(value=None, ci95=None)
+    said = [w.text for w in result.warnings if w.code == "not_identified"]
+    assert said == [
+        "without a law m is known where it was measured (r = 2, 4, 8), not at r = 3",
+    ]
+    # a fit saved before m was measured says so, once
+    older = replace(published_fit, law_free=None)
+    result = equivalent_to_counts(older, n_once=1000, n_rec=500, recurrences=4)
+    assert result.equivalent_params_law_free.value is None
+    assert [w.code for w in result.warnings].count("law_free_missing") == 1
+    looped = published.frame[published.frame["recurrences"] > 1]
+    bare = fit(load_runs(looped), recipe="baseline", bootstrap=0, sensitivity=False)
+    result = equivalent_to_counts(bare, n_once=1000, n_rec=500, recurrences=4)
+    assert result.equivalent_params_law_free.value is None
+    assert [w.code for w in result.warnings].count("law_free_missing") == 1
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_drift_far_beyond_the_noise_is_said():
     found = fit(drifting(-0.3, 0.001), bootstrap=100, sensitivity=False, at_budgets=(4e18,))
     low, high = found.drift["per_decade_ci95"]
     assert low < -0.3 < high < 0
-    assert any("φ drifts with the budget, by -0" in said for said in found.warnings)
+    assert any("φ drifts with the budget, by -0" in said.text for said in found.warnings)
 
 
 def test_what_noise_hides_is_said_and_widens_with_the_distance():
@@ -67,7 +67,7 @@ def test_what_noise_hides_is_said_and_widens_with_the_distance():
     # far from the centre the interval is that of the slope times the distance
     slope = np.diff(found.drift["per_decade_ci95"])[0] / 2
     assert halves[2] - halves[1] == pytest.approx(2 * slope, rel=0.25)
-    assert any("at 4e+22 FLOPs φ = " in said for said in found.warnings)
+    assert any("at 4e+22 FLOPs φ = " in said.text for said in found.warnings)
 
 
 def test_a_fit_with_a_drift_is_saved_and_one_without_still_read(tmp_path):
@@ -85,7 +85,7 @@ def test_runs_that_can_tell_no_drift_say_why():
     one = load_runs(frame[(frame["recurrences"] == 1) | (frame["budget_flops"] == 4e18)])
     found = fit(one, bootstrap=0, sensitivity=False, at_budgets=(1e20,))
     assert found.drift["per_decade"] is None and found.drift["at"] == ()
-    assert any("all runs at r > 1 have one FLOP budget" in said for said in found.warnings)
+    assert any("all runs at r > 1 have one FLOP budget" in said.text for said in found.warnings)
 
 
 @pytest.mark.parametrize(

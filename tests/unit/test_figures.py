@@ -35,17 +35,23 @@ def test_of_comparisons(runs, tmp_path):
 def test_of_a_fit(runs, tmp_path):
     found = fit(runs, recipe=NAME, bootstrap=50)
     paths = write_figures(runs, found, drawn_of_table(runs, found), tmp_path)
-    for figure in ("isoflop", "profile", "sensitivity"):
+    for figure in ("isoflop", "profile", "sensitivity", "worth", "worth_map"):
         assert named(paths, f"{figure}.svg"), figure
 
 
 def test_what_can_not_be_told_has_no_figure(runs, tmp_path):
     found = fit(runs, recipe=NAME, multiplicity="free", bootstrap=0)
     paths = write_figures(runs, found, drawn_of_table(runs, found), tmp_path)
-    assert {p.stem for p in paths} == {"isoflop", "predicted", "residuals"}
+    worth = {"worth", "worth_residuals", "worth_map"}
+    assert {p.stem for p in paths} == {"isoflop", "predicted", "residuals"} | worth
     # without budgets there is no iso-FLOP curve
     bare = runs.frame.drop(columns=["budget_flops", "flops", "flops_per_token"])
     table = load_runs(bare)
-    found = fit(table, recipe=NAME, bootstrap=0)
+    found = fit(table, recipe=NAME, bootstrap=0, sensitivity=False)
     paths = write_figures(table, found, drawn_of_table(table, found), tmp_path)
-    assert "isoflop" not in {p.stem for p in paths}
+    assert not {"isoflop", "worth_map"} & {p.stem for p in paths}
+    # without unlooped runs nothing is measured without a law
+    table = load_runs(runs.frame[(runs.frame["recurrences"] > 1) & (runs.frame["recipe"] == NAME)])
+    found = fit(table, recipe=NAME, bootstrap=0, sensitivity=False)
+    paths = write_figures(table, found, drawn_of_table(table, found), tmp_path)
+    assert not worth & {p.stem for p in paths}

@@ -49,19 +49,19 @@ def test_an_unbracketed_minimum_is_refused(centre, side):
         False,
         False,
     )
-    assert f"try {side} models" in group.warning
+    assert f"try {side} models" in group.warning.text
 
 
 def test_a_minimum_near_the_edge_is_marked():
     (group,) = isoflop(curve(lambda x: 2.5 + 0.05 * (x - np.log(1.3e7)) ** 2)).groups
     assert group.bracketed
-    assert "near the edge" in group.warning
+    assert "near the edge" in group.warning.text
 
 
 def test_two_sizes_are_too_few():
     result = isoflop(curve(lambda x: 2.5 + 0 * x, sizes=(1e7, 2e7)))
     assert result.groups[0].n_min is None
-    assert "needs 3 sizes" in result.groups[0].warning
+    assert "needs 3 sizes" in result.groups[0].warning.text
     assert result.noise is None
 
 

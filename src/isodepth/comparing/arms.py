@@ -72,21 +72,51 @@ def at_size(coefficients: Array, x: Array) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a form says that a recipe changes, at K draws of its parameters (`comparing/forms.py`).
+
+    Tokens count κ times as much, κ a power of the size; the effective parameters ν times; and nats
+    are added to the loss.
+    """
+
+    delta_phi: Array  # (K,)
+    log_tokens: Array  # (K,) log κ at the middle size
+    log_tokens_by_size: Array  # (K,) change of log κ with log parameters
+    middle: float  # log of the middle size, parameters
+    log_params: Array  # (K,) log ν
+    offset: Array  # (K,) nats per token, at r = 1 and beyond
+    offset_over_r: Array  # (K,)
+    offset_log_r: Array  # (K,)
+
+    def loss_added(self, r: float) -> Array:
+        """(K,) nats per token."""
+        return self.offset + self.offset_over_r / r + self.offset_log_r * np.log(r)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A model family and its law: from one recipe, or mixed from two."""
+    """A model family and its law: the baseline's, with some of what a recipe changes."""
 
     cost: Arm  # what a token costs
     counts: Arm  # the parameters of a size
-    law: FittedLaw  # reference sizes and form
+    law: FittedLaw  # the baseline's: reference sizes and form
     theta: Array  # (K, p) its parameters
+    change: Change | None  # but for Δφ, which is in theta
 
     def log_loss(self, x: Array, budget: float) -> Array:
         """Log loss (K, m) at sizes x (m,) or (K, m), trained for `budget` FLOPs."""
         tokens = budget / np.maximum(at_size(self.cost.flops_per_token, x), 1.0)
+        once, rec = at_size(self.counts.n_once, x), at_size(self.counts.n_rec, x)
         r = np.full(x.shape[-1], float(self.counts.recurrences))
-        return self.law.log_loss(
-            at_size(self.counts.n_once, x), at_size(self.counts.n_rec, x), r, tokens, self.theta
-        )
+        if self.change is None:
+            return self.law.log_loss(once, rec, r, tokens, self.theta)
+        c = self.change
+        by_size = c.log_tokens_by_size[:, None] * (np.log(once + rec) - c.middle)
+        tokens = tokens * np.exp(c.log_tokens[:, None] + by_size)
+        grown = np.exp(c.log_params)[:, None]
+        drawn = self.law.log_loss(once * grown, rec * grown, r, tokens, self.theta)
+        loss = np.exp(drawn) + c.loss_added(self.counts.recurrences)[:, None]
+        return np.log(np.maximum(loss, 1e-6))
 
     def optimum(self, budget: float) -> tuple[Array, Array]:
         """Compute-optimal log size (K,) and its loss (K,) [nats], within 4 × the sizes run."""

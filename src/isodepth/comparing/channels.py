@@ -1,14 +1,17 @@
-"""The split of a loss change at equal compute: tokens, capacity, and the rest of the law.
+"""The split of a loss change at equal compute: tokens, capacity, and the rest.
 
-Three switches turn the baseline into the recipe, at one budget and one r:
+Three switches turn the baseline into the recipe, at one budget and one r, as the form that holds at
+equal r says it (`comparing/forms.py`), on the baseline's law:
 
     token_budget   what a token costs, and so how many tokens the budget buys
     capacity       φ
-    other          the rest of the law (E, A, α, B, β[, γ]) and the injection's parameters
+    other          what else the form changes (tokens that count more, a loss added, …), and the
+                   injection's parameters
 
 V(S) is the loss with the switches S set to the recipe's side, the others to the baseline's. A
 switch's share is its Shapley value (Shapley 1953): its effect averaged over the six orders in which
-the three can be thrown. The shares add up to V(all) − V(none), the loss change, exactly.
+the three can be thrown. The shares add up to V(all) − V(none), the loss change, exactly. Where the
+form leaves Δφ open, capacity and other can't be told apart and stand together.
 Worked example: docs/channels.md.
 """
 
@@ -17,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import factorial
+from typing import Any
 
 import numpy as np
 
-from isodepth.comparing.arms import Arm, Setting, at_size
-from isodepth.comparing.pair import Pair, Sides
+from isodepth.comparing.arms import Arm, Change, Setting, at_size
+from isodepth.comparing.pair import Pair
 from isodepth.fitting.result import FittedLaw, Interval
 from isodepth.laws import Array
 
@@ -32,14 +36,15 @@ _SETTINGS: list[Switches] = [(t, c, o) for t in _SIDES for c in _SIDES for o in 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
-    """A loss change and its three shares, nats per token; negative is better than the baseline."""
+class Shares:
+    """A loss change and its shares, nats per token; negative is better than the baseline."""
 
     delta_loss: float
     token_budget: float
-    capacity: float
-    other: float
-    ci95: dict[str, Interval | None]  # of each of the four
+    capacity: float | None  # None: not told from `other`
+    other: float | None
+    capacity_and_other: float
+    ci95: dict[str, Interval | None]  # of each of the five
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +68,8 @@ class Channel:
     recurrences: int
     baseline: Optimum
     recipe: Optimum
-    optimal: Split  # each model at its own compute-optimal size
-    equal_size: Split  # both at the baseline's compute-optimal size
+    optimal: Shares  # each model at its own compute-optimal size
+    equal_size: Shares  # both at the baseline's compute-optimal size
 
 
 def shapley(value: Callable[[Switches], Array]) -> Array:
@@ -84,8 +89,12 @@ def shapley(value: Callable[[Switches], Array]) -> Array:
     return np.array(shares)
 
 
-def channels_of(pair: Pair, sides: Sides) -> tuple[Channel, ...]:
-    """Every (budget, r) at which both recipes were run; () where the runs carry no budget."""
+def channels_of(pair: Pair, law: FittedLaw, change: Change, *, apart: bool) -> tuple[Channel, ...]:
+    """Every (budget, r) at which both recipes were run; () where the runs carry no budget.
+
+    law: the baseline's. change: what the form says, at its optimum and at each resample of the law.
+    apart: whether Δφ is identified, so that capacity and other are told apart.
+    """
     own = pair.recipe.frame["recipe"] == pair.own_name
     budgets = pair.recipe.budgets
     if budgets is None or pair.baseline.budgets is None:
@@ -96,19 +105,26 @@ def channels_of(pair: Pair, sides: Sides) -> tuple[Channel, ...]:
     found = []
     for r in levels:
         arms = Arm.of(pair.baseline, r), Arm.of(pair.recipe, r)
-        found += [_channel(arms, sides, budget, r) for budget in shared]
+        found += [_channel(arms, law, change, apart, budget, r) for budget in shared]
     return tuple(sorted(found, key=lambda c: (c.budget_flops, c.recurrences)))
 
 
-def _channel(arms: tuple[Arm, Arm], sides: Sides, budget: float, r: int) -> Channel:
-    laws = (sides.baseline, sides.recipe)
-    thetas = [_all(law) for law in laws]
-    settings: dict[Switches, Setting] = {}
-    for s in _SETTINGS:
-        cost, capacity, other = s
-        theta = thetas[other].copy()
-        theta[:, -1] = thetas[capacity][:, -1]
-        settings[s] = Setting(cost=arms[cost], counts=arms[other], law=laws[other], theta=theta)
+def _channel(
+    arms: tuple[Arm, Arm], law: FittedLaw, change: Change, apart: bool, budget: float, r: int
+) -> Channel:
+    theta = _all(law)
+    moved = theta.copy()
+    moved[:, -1] += change.delta_phi
+    settings = {
+        s: Setting(
+            cost=arms[s[0]],
+            counts=arms[s[2]],
+            law=law,
+            theta=moved if s[1] else theta,
+            change=change if s[2] else None,
+        )
+        for s in _SETTINGS
+    }
     optima = {s: setting.optimum(budget) for s, setting in settings.items()}
     none, every = (False, False, False), (True, True, True)
     size = np.array([optima[none][0][0]])
@@ -119,10 +135,10 @@ def _channel(arms: tuple[Arm, Arm], sides: Sides, budget: float, r: int) -> Chan
     return Channel(
         budget_flops=budget,
         recurrences=r,
-        baseline=_optimum(arms[0], laws[0], *optima[none], budget),
-        recipe=_optimum(arms[1], laws[1], *optima[every], budget),
-        optimal=_split(shapley(lambda s: optima[s][1]), laws[0]),
-        equal_size=_split(shapley(equal), laws[0]),
+        baseline=_optimum(arms[0], law, *optima[none], budget),
+        recipe=_optimum(arms[1], law, *optima[every], budget),
+        optimal=_shares(shapley(lambda s: optima[s][1]), law, apart),
+        equal_size=_shares(shapley(equal), law, apart),
     )
 
 
@@ -131,15 +147,29 @@ def _all(law: FittedLaw) -> Array:
     return law.theta[None] if law.resamples is None else np.vstack([law.theta, law.resamples.theta])
 
 
-def _split(shares: Array, law: FittedLaw) -> Split:
+def _shares(shares: Array, law: FittedLaw, apart: bool) -> Shares:
     """From shares (3, 1 + B)."""
-    rows = dict(zip(CHANNELS, shares, strict=True)) | {"delta_loss": shares.sum(axis=0)}
-    drawn = law.resamples
-    ci95 = {
-        name: None if drawn is None else drawn.interval(float(row[0]), row[1:])
-        for name, row in rows.items()
+    tokens, capacity, other = shares
+    rows = {
+        "delta_loss": shares.sum(axis=0),
+        "token_budget": tokens,
+        "capacity": capacity if apart else None,
+        "other": other if apart else None,
+        "capacity_and_other": capacity + other,
     }
-    return Split(**{name: float(row[0]) for name, row in rows.items()}, ci95=ci95)
+    drawn = law.resamples
+    values: dict[str, Any] = {
+        name: None if row is None else float(row[0]) for name, row in rows.items()
+    }
+    return Shares(
+        **values,
+        ci95={
+            name: drawn.interval(float(row[0]), row[1:])
+            if drawn is not None and row is not None
+            else None
+            for name, row in rows.items()
+        },
+    )
 
 
 def _optimum(arm: Arm, law: FittedLaw, x: Array, loss: Array, budget: float) -> Optimum:

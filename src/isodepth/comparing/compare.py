@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -11,7 +11,10 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from isodepth.comparing.channels import channels_of
+from isodepth.comparing.arms import Change
+from isodepth.comparing.carry import carrier_of
+from isodepth.comparing.channels import Channel, channels_of
+from isodepth.comparing.forms import FORM_WORDS, FORMS, Split, change_of, delta_log_m, split_of
 from isodepth.comparing.models_in_use import Inference, inference_of
 from isodepth.comparing.pair import (
     Method,
@@ -22,17 +25,21 @@ from isodepth.comparing.pair import (
     fit_pair,
     pair_of,
 )
+from isodepth.comparing.paired_runs import Paired, paired_of
 from isodepth.comparing.result import Alternative, Comparison, Published
-from isodepth.comparing.verdict import VERDICTS, qualified, sign_of, verdict_of
+from isodepth.comparing.verdict import VERDICTS, sign_of, verdict_of, verdict_of_laws
 from isodepth.counting import COUNTINGS, Counting, why_not_regressed
 from isodepth.errors import InputError
+from isodepth.fitting.estimate import estimate
 from isodepth.fitting.fit import DEFAULT_RESAMPLES
+from isodepth.fitting.law_free import Worth
 from isodepth.fitting.problem import Conventions, Estimator
 from isodepth.fitting.result import Interval
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, LawName
 from isodepth.runs import Runs, load_runs
 from isodepth.runs.table import BASELINE
+from isodepth.warned import Warned
 
 # arXiv 2604.21106, abstract; `in_code` what the notes of its released code say
 PUBLISHED = {
@@ -100,8 +107,12 @@ def compare(
     cost = None
     if not sides.missing and not joint.missing:
         cost = cost_of(pair, np.append(joint.baseline.theta, joint.recipe.theta[-1]), draws)
-    step(f"{recipe}: channels", 0.4)
-    channels = () if sides.missing else channels_of(pair, sides)
+    step(f"{recipe}: at equal r", 0.35)
+    look, left_out = _at_equal_r(pair, sides, bootstrap, seed)
+    step(f"{recipe}: channels", 0.45)
+    channels: tuple[Channel, ...] = ()
+    if look is not None and "baseline" not in sides.missing:
+        channels = channels_of(pair, sides.baseline, look.change, apart=look.apart)
     step(f"{recipe}: sensitivity", 0.5)
     rows = []
     if not sides.missing:
@@ -110,10 +121,13 @@ def compare(
 
     phis, ci95 = _numbers(sides)
     delta = None if None in phis else sides.delta
-    verdict, more = verdict_of(delta, ci95["delta_phi"], pair.both.n, sides.missing)
-    verdict = qualified(verdict, ci95["delta_phi"], cost, rows)
+    if look is not None and look.split is not None:
+        verdict, more = verdict_of(look.split, look.paired), None
+    else:
+        verdict, more = verdict_of_laws(
+            delta, ci95["delta_phi"], pair.both.n, sides.missing, pair.borrowed
+        )
     used: list[Inference] = []
-    left_out: list[str] = []
     for name, problem, which in (
         (baseline, pair.baseline, "baseline"),
         (recipe, pair.recipe, "recipe"),
@@ -122,7 +136,7 @@ def compare(
             problem, name, channels, which, vocab=vocab, sequence_length=sequence_length
         )
         used += found
-        left_out += [why] if why else []
+        left_out += [Warned("use_left_out", why)] if why else []
     result = Comparison(
         baseline=baseline,
         recipe=recipe,
@@ -143,6 +157,9 @@ def compare(
         n_resamples=bootstrap,
         verdict=verdict,
         more_runs=more,
+        paired=None if look is None else look.paired,
+        split=None if look is None else look.split,
+        delta_log_m=() if look is None else look.delta_log_m,
         channels=channels,
         inference=tuple(used),
         cost=cost,
@@ -152,6 +169,51 @@ def compare(
         warnings=(),
     )
     return replace(result, warnings=(*_warnings(result, pair, sides), *left_out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """A recipe beside its baseline at equal r."""
+
+    split: Split
+    paired: Paired
+    delta_log_m: tuple[Worth, ...]
+    change: Change  # at the optimum and at every resample of the laws
+    apart: bool  # whether Δφ is identified in it
+
+
+def _at_equal_r(
+    pair: Pair, sides: Sides, bootstrap: int, seed: int
+) -> tuple[_Look | None, list[Warned]]:
+    """The comparison without unlooped runs; or None, and what was left out."""
+    own = np.flatnonzero((pair.recipe.frame["recipe"] == pair.own_name).to_numpy())
+    phi = None if "baseline" in sides.missing else sides.phis[0]
+    carrier, said = carrier_of(pair.baseline, pair.recipe, own.tolist(), phi)
+    warned = [Warned("not_paired", text) for text in said]
+    if carrier is None:
+        return None, warned
+    base = pair.baseline
+    misfit = np.log(base.predict(sides.baseline.theta)[0]) if sides.method == "separate" else None
+    if misfit is None:
+        misfit = np.log(base.predict(estimate(base).theta)[0])
+    split = split_of(carrier, float(np.sqrt(((base.log_loss - misfit) ** 2).mean())))
+    if split is None:
+        few = f"{carrier.r.size} runs are too few to fit a form of the difference"
+        return None, [*warned, Warned("not_paired", few)]
+    terms = FORMS[split.form]
+    carried = carrier.solved(terms)
+    assert carried is not None  # it was fitted before
+    change, apart = change_of(carrier, split, bootstrap, seed)
+    return (
+        _Look(
+            split=split,
+            paired=paired_of(carrier, terms, carried, None if sides.missing else sides.delta),
+            delta_log_m=delta_log_m(carrier, split),
+            change=change,
+            apart=apart,
+        ),
+        warned,
+    )
 
 
 def _numbers(sides: Sides) -> tuple[list[float | None], dict[str, Interval | None]]:
@@ -258,10 +320,13 @@ def _assumptions(
             "baseline's, so one unlooped model serves both"
         )
     said.append(
-        "separate laws: each recipe has its own E, A, α, B, β; the change of these is `other`"
+        "the laws' Δφ: each recipe has its own E, A, α, B, β"
         if method == "separate"
-        else "one law for both recipes, which differ in φ alone; `other` is then the injection's "
-        "parameters only"
+        else "the laws' Δφ: one law for both recipes, which differ in φ alone"
+    )
+    said.append(
+        "at equal r: the baseline's runs give a smooth surface at every r, and the recipe differs "
+        "from it by one of the forms listed; the loss change is split by the form that holds"
     )
     if more is not None:
         said.append(
@@ -275,47 +340,83 @@ def _assumptions(
     return tuple(said)
 
 
-def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[str]:
-    said = [f"φ of the {name} is not identified: {why}" for name, why in sides.missing.items()]
+def _warnings(result: Comparison, pair: Pair, sides: Sides) -> list[Warned]:
+    doubts = [one.warned for one in pair.both.doubts if not one.withholds]
+    said = [
+        *dict.fromkeys(doubts),
+        *(
+            Warned(sides.codes[name], f"φ of the {name} is not identified: {why}")
+            for name, why in sides.missing.items()
+        ),
+    ]
+
+    def warn(code: str, text: str) -> None:
+        said.append(Warned(code, text))
+
     if not sides.converged:
-        said.append("the optimiser did not converge: treat no number here as final")
+        warn("not_converged", "the optimiser did not converge: treat no number here as final")
+    split = result.split
+    if split is not None and split.delta_phi is not None and split.sign is None:
+        listed = ", ".join(
+            f"{c.delta_phi.value:+.3f} [{c.delta_phi.ci95[0]:+.3f}, {c.delta_phi.ci95[1]:+.3f}] "
+            f"with {FORM_WORDS[c.form]}"
+            for c in split.counted
+            if c.delta_phi is not None
+        )
+        warn(
+            "delta_phi_depends_on_form",
+            f"Δφ is not identified: its sign depends on what else {result.recipe} may change: "
+            f"{listed}",
+        )
+    if pair.borrowed and split is None and result.delta_phi is not None:
+        warn(
+            "borrowed_unlooped",
+            f"{result.recipe} borrows its r = 1 runs, and can't be compared at equal r: a gain of "
+            "it at every r would be counted as φ",
+        )
     if result.delta_phi is None:
         return said
     cost = result.cost
     if cost and cost.asked_for:
         verb = "costs" if cost.kappa < 1 else "gains"
-        said.append(
+        warn(
+            "cost_of_looping",
             f"r^φ is not the whole difference: looping {result.recipe} at all {verb} a factor κ = "
             f"{cost.kappa:.2f}{_ends(cost.kappa_ci95, '.2f')} of the block's worth, whatever r "
             f"(BIC lower by {cost.bic_gain:.0f}); with κ in the joint fit Δφ, then a slope among "
-            f"r > 1, is {cost.delta_phi:+.3f}{_ends(cost.delta_phi_ci95, '+.3f')}"
+            f"r > 1, is {cost.delta_phi:+.3f}{_ends(cost.delta_phi_ci95, '+.3f')}",
         )
     said += _survival(result)
     drawn = sides.recipe.resamples
     if drawn is not None and drawn.unit == "losses":
-        said.append(
+        warn(
+            "independent_noise",
             "a φ hangs on one group of runs, so groups can't be resampled: the intervals suppose "
-            "that noise is independent between runs, and are too narrow if runs of a group share it"
+            "that noise is independent between runs, and are too narrow if runs of a group share "
+            "it",
         )
     elif result.ci95["delta_phi"] is not None and pair.n_units < _FEW_GROUPS:
-        said.append(
+        warn(
+            "few_groups",
             f"{pair.n_units} groups of runs are fewer than the {_FEW_GROUPS} at which the "
-            "interval's coverage was measured: it may cover less than 95%"
+            "interval's coverage was measured: it may cover less than 95%",
         )
     if not result.channels:
-        said.append(
-            "the runs name no shared budget, so the loss change at equal compute is not split"
+        warn(
+            "not_split",
+            "the runs name no shared budget, so the loss change at equal compute is not split",
         )
     beyond = [c for c in result.channels if c.baseline.beyond or c.recipe.beyond]
     if beyond:
-        said.append(
+        warn(
+            "extrapolated",
             f"{len(beyond)} of {len(result.channels)} compute-optimal models lie beyond the sizes "
-            "that were run at their r: the law is extrapolated there"
+            "that were run at their r: the law is extrapolated there",
         )
     return said
 
 
-def _survival(result: Comparison) -> list[str]:
+def _survival(result: Comparison) -> list[Warned]:
     """Does the sign of Δφ, and its being told from 0, survive other choices?"""
     told = [a for a in result.sensitivity if a.delta_phi is not None and a.ci95 is not None]
     if not told:
@@ -326,8 +427,11 @@ def _survival(result: Comparison) -> list[str]:
     listed = ", ".join(f"{VERDICTS[k]} in {n}" for k, n in counted.items() if n)
     values = [a.delta_phi for a in told if a.delta_phi is not None]
     return [
-        f"the verdict leans on the choices: of {len(told)} combinations tried, {listed}; Δφ runs "
-        f"from {min(values):+.3f} to {max(values):+.3f}"
+        Warned(
+            "choice_matters",
+            f"the verdict leans on the choices: of {len(told)} combinations tried, {listed}; Δφ "
+            f"runs from {min(values):+.3f} to {max(values):+.3f}",
+        )
     ]
 
 

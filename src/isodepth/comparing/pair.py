@@ -217,8 +217,8 @@ def pair_of(
     both = pd.concat([base, own])
     return _pair(
         recipe,
-        build(base, conventions),
-        build(probe, conventions),
+        build(base, conventions, runs.doubts(runs.of_recipe(baseline, baseline)[0])),
+        build(probe, conventions, runs.doubts(rows)),
         both.reset_index(drop=True),
         both.index.get_indexer(base.index).astype(np.int64),
         both.index.get_indexer(probe.index).astype(np.int64),
@@ -242,7 +242,7 @@ def _pair(
     in_recipe: Integers,
     borrowed: int,
 ) -> Pair:
-    joint = build(both, baseline.conventions)
+    joint = build(both, baseline.conventions, (*baseline.doubts, *recipe.doubts))
     # counted as in the separate fits: `regressed` must not mix the arms of two recipes
     n_once, n_rec = joint.design.n_once.copy(), joint.design.n_rec.copy()
     n_once[in_recipe], n_rec[in_recipe] = recipe.design.n_once, recipe.design.n_rec
@@ -276,6 +276,7 @@ class Sides:
     baseline: FittedLaw
     recipe: FittedLaw
     missing: dict[str, str]  # "baseline" or "recipe" → why the runs can't tell its φ
+    codes: dict[str, str]  # and the code of that warning
     converged: bool
 
     @property
@@ -345,11 +346,16 @@ def _sides(
 ) -> Sides:
     problems = [one.problem for one in fitted]
     thetas = [one.best.theta for one in fitted]
-    missing = {}
+    missing, codes = {}, {}
     if method == "joint":
         known = identify(problems[0], thetas[0])
         missing = {
             side: known.missing[name]
+            for side, name in zip(("baseline", "recipe"), _PHI, strict=True)
+            if name in known.missing
+        }
+        codes = {
+            side: known.code(name)
             for side, name in zip(("baseline", "recipe"), _PHI, strict=True)
             if name in known.missing
         }
@@ -359,9 +365,9 @@ def _sides(
         drawn = [drawn[0][:, columns] for columns in keep] if drawn else []
     else:
         for side, problem, theta in zip(("baseline", "recipe"), problems, thetas, strict=True):
-            why = identify(problem, theta).missing.get("phi")
-            if why:
-                missing[side] = why
+            known = identify(problem, theta)
+            if "phi" in known.missing:
+                missing[side], codes[side] = known.missing["phi"], known.code("phi")
     levels = (pair.baseline.frame["recurrences"], pair.recipe.frame["recurrences"])
     laws = [
         FittedLaw(
@@ -381,6 +387,7 @@ def _sides(
         baseline=laws[0],
         recipe=laws[1],
         missing=missing,
+        codes=codes,
         converged=all(one.best.converged for one in fitted),
     )
 

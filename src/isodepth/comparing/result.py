@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from isodepth.comparing.channels import Channel, Optimum, Split
+from isodepth.comparing.channels import Channel
+from isodepth.comparing.forms import Split
 from isodepth.comparing.models_in_use import Inference
 from isodepth.comparing.pair import Cost, Method
+from isodepth.comparing.paired_runs import Paired
 from isodepth.errors import InputError, reason
 from isodepth.files import read_whole
+from isodepth.fitting.law_free import Worth
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Interval
+from isodepth.warned import Warned, from_json, to_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,26 +69,34 @@ class Comparison:
     interval_method: str
     n_resamples: int
     verdict: str
-    more_runs: int | None  # that would resolve Δφ; None: it is resolved, or no number would
+    more_runs: int | None  # that would resolve the laws' Δφ, where nothing better is known
+    paired: Paired | None  # runs at equal r; None: the baseline's runs give no surface
+    split: Split | None  # what the recipe changes at equal r; None likewise
+    delta_log_m: tuple[Worth, ...]  # Δ log m(r), an own one at every r, beside the form that holds
     channels: tuple[Channel, ...]
     inference: tuple[Inference, ...]
     cost: Cost | None
     sensitivity: tuple[Alternative, ...]
     published: Published | None  # for the shipped grid alone
     assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Warned, ...]
 
     def to_dict(self) -> dict[str, object]:
         """The contract of `compare --json`."""
         known = asdict(self)
-        for name in ("conventions", "delta_phi", "channels", "ci95"):
+        for name in ("conventions", "delta_phi", "channels", "ci95", "warnings", "paired"):
             del known[name]
+        paired = self.paired
         return {
             "format": FORMAT,
             **known,
+            **to_json(self.warnings),
             **asdict(self.conventions),
             "ci95": {k: v for k, v in self.ci95.items() if k != "delta_phi"},
             "delta_phi": {"value": self.delta_phi, "ci95": self.ci95["delta_phi"]},
+            "paired": [] if paired is None else [asdict(mean) for mean in paired.means],
+            "paired_growth": paired and paired.growth and asdict(paired.growth),
+            "paired_runs": [] if paired is None else [asdict(run) for run in paired.runs],
             "channels": [_channel(c) for c in self.channels],
         }
 
@@ -131,45 +144,43 @@ def _comparison(data: dict[str, Any]) -> Comparison:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']!r}")
     delta: dict[str, Any] = data["delta_phi"]
-    made: dict[str, Any] = {f.name: data[f.name] for f in fields(Comparison) if f.name in data}
-    made |= {
-        "conventions": _made(Conventions, data),
+    paired = None
+    if data["paired"]:
+        paired = {
+            "runs": data["paired_runs"],
+            "means": data["paired"],
+            "growth": data["paired_growth"],
+            "n_matched": sum(run["matched"] for run in data["paired_runs"]),
+        }
+    plain = data | {
+        "conventions": data,
         "delta_phi": delta["value"],
-        "ci95": _intervals(data["ci95"] | {"delta_phi": delta["ci95"]}),
-        "channels": tuple(
-            Channel(
-                budget_flops=c["budget_flops"],
-                recurrences=c["recurrences"],
-                baseline=_made(Optimum, c["optimum_baseline"]),
-                recipe=_made(Optimum, c["optimum_recipe"]),
-                optimal=_made(Split, c),
-                equal_size=_made(Split, c["equal_size"]),
-            )
+        "ci95": data["ci95"] | {"delta_phi": delta["ci95"]},
+        "paired": paired,
+        "channels": [
+            c | {"baseline": c["optimum_baseline"], "recipe": c["optimum_recipe"], "optimal": c}
             for c in data["channels"]
-        ),
-        "inference": tuple(_made(Inference, i) for i in data["inference"]),
-        "cost": data["cost"] and _made(Cost, data["cost"]),
-        "sensitivity": tuple(_made(Alternative, a) for a in data["sensitivity"]),
-        "published": data["published"] and _made(Published, data["published"]),
-        "assumptions": tuple(data["assumptions"]),
-        "warnings": tuple(data["warnings"]),
+        ],
+        "warnings": [],
     }
-    return Comparison(**made)
+    found: Comparison = _revived(Comparison, plain)
+    return replace(found, warnings=from_json(data))
 
 
-def _made(kind: type[Any], data: dict[str, Any]) -> Any:
-    """A frozen dataclass of plain values and intervals from its JSON."""
-    values = {f.name: data[f.name] for f in fields(kind)}
-    return kind(**_intervals(values))
-
-
-def _intervals(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with every pair of numbers a tuple again."""
-    return {
-        name: tuple(value)
-        if isinstance(value, list)
-        else _intervals(value)
-        if isinstance(value, dict)
-        else value
-        for name, value in values.items()
-    }
+def _revived(kind: Any, data: Any) -> Any:
+    """A value of a type made of frozen dataclasses, tuples, dictionaries and plain values."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{f.name: _revived(hints[f.name], data[f.name]) for f in fields(kind)})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        if data is None:
+            return None
+        return _revived(next(a for a in arguments if a is not type(None)), data)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return tuple(_revived(arguments[0], one) for one in data)
+        return tuple(_revived(a, one) for a, one in zip(arguments, data, strict=True))
+    if origin is dict:
+        return {name: _revived(arguments[1], one) for name, one in data.items()}
+    return data

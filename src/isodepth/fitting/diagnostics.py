@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from scipy import stats
 
-from isodepth.fitting.estimate import Estimate, estimate, refit
+from isodepth.fitting.estimate import MANY, Estimate, estimate, refit, spread_rows
 from isodepth.fitting.identify import identify
+from isodepth.fitting.one_step import leaving_out
 from isodepth.fitting.problem import Problem, build, replicate_sets
 from isodepth.laws import LAWS, MULTIPLICITIES, Array, LawName, MultiplicityName
 
 _STARTS = 5  # besides the optimum, shared with a fit that differs in its estimator alone
 _NAMED = 5  # most influential runs listed
+_MOST_BUDGETS = 20  # that are left out one by one
 _LEAST_BUDGETS = 3  # to leave one out and still see how loss falls with compute
 
 
@@ -114,14 +116,19 @@ def lack_of_fit(problem: Problem, fitted: Estimate) -> LackOfFit:
         return forms[key]
 
     influence = _influence(problem, fitted)
-    # a law that runs through every point says nothing about its form
-    saturated = problem.n <= fitted.theta.size
+
+    def ranked(law: LawName, multiplicity: MultiplicityName) -> bool:
+        """Whether runs are left to test a form: through as many points as parameters any runs."""
+        levels = problem.frame["recurrences"].to_numpy(dtype=float)
+        size = len(LAWS[law].shape) + len(MULTIPLICITIES[multiplicity].names(levels))
+        return problem.n > size
+
     return LackOfFit(
         curvature=curvature_test(problem, fitted.theta),
-        laws={} if saturated else {law: form(law, own[1]) for law in LAWS},
-        multiplicities={}
-        if saturated or not problem.eta_names
-        else {m: form(own[0], m) for m in MULTIPLICITIES},
+        laws={law: form(law, own[1]) for law in LAWS if ranked(law, own[1])},
+        multiplicities={m: form(own[0], m) for m in MULTIPLICITIES if ranked(own[0], m)}
+        if problem.eta_names
+        else {},
         replicates=_replicates(problem, fitted.theta),
         influence=influence[:_NAMED],
         max_abs_delta_phi=abs(influence[0].delta_phi) if influence else None,
@@ -136,7 +143,7 @@ def extrapolation(problem: Problem, fitted: Estimate) -> Extrapolation | None:
     highest = budgets == budgets.max()
     theta = refit(problem, fitted, weights=(~highest)[None].astype(float))
     error = (problem.predict(theta)[0] - np.exp(problem.log_loss))[highest]
-    lower = build(problem.frame[~highest], problem.conventions)
+    lower = build(problem.frame[~highest], problem.conventions, problem.doubts)
     if (~highest).sum() <= theta.shape[1] or lower.theta_names != problem.theta_names:
         return None
     return Extrapolation(
@@ -245,10 +252,15 @@ def _form(
 
 
 def _leave_one_budget_out(problem: Problem, fitted: Estimate) -> float | None:
+    if problem.n > MANY:
+        problem = problem.only(spread_rows(problem))
     budgets = problem.budgets
     if budgets is None or np.unique(budgets).size < _LEAST_BUDGETS:
         return None
-    out = budgets[None, :] == np.unique(budgets)[:, None]
+    parts = np.unique(budgets, return_inverse=True)[1]
+    if parts.max() >= _MOST_BUDGETS:  # neighbours go together
+        parts = parts * _MOST_BUDGETS // (parts.max() + 1)
+    out = parts == np.arange(parts.max() + 1)[:, None]
     theta = refit(problem, fitted, weights=(~out).astype(float))
     error = problem.predict(theta) - np.exp(problem.log_loss)
     return float(np.sqrt((error[out] ** 2).mean()))
@@ -258,10 +270,14 @@ def _influence(problem: Problem, fitted: Estimate) -> tuple[Influence, ...]:
     if problem.n <= fitted.theta.size + 1 or _phi(problem, fitted) is None:
         return ()
     at = problem.theta_names.index("phi")
-    theta = refit(problem, fitted, weights=1.0 - np.eye(problem.n))
+    rows = np.arange(problem.n)
+    if problem.n > MANY:  # the largest by one step, then exactly
+        near = np.abs(leaving_out(problem, fitted)[:, at] - fitted.theta[at])
+        rows = np.argsort(-near, kind="stable")[: 2 * _NAMED]
+    theta = refit(problem, fitted, weights=(rows[:, None] != np.arange(problem.n)).astype(float))
     delta = theta[:, at] - fitted.theta[at]
     order = np.argsort(-np.abs(delta), kind="stable")
-    ids = problem.frame["run_id"].tolist()
+    ids = problem.frame["run_id"].to_numpy()[rows]
     return tuple(Influence(run_id=str(ids[i]), delta_phi=float(delta[i])) for i in order)
 
 

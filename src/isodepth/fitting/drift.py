@@ -19,6 +19,7 @@ from isodepth.fitting.identify import identify
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.uncertainty import Resamples, resample
 from isodepth.laws import Array
+from isodepth.warned import Warned, to_json
 
 Interval = tuple[float, float]
 _PHI, _DRIFT = "phi", "phi_per_decade"
@@ -45,11 +46,11 @@ class Drift:
     per_decade: float | None  # change of φ for ten times the budget; None: the runs can't tell
     per_decade_ci95: Interval | None
     at: tuple[AtBudget, ...]  # where it was asked for; none where the runs can't tell
-    warnings: tuple[str, ...]
+    warnings: tuple[Warned, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """What `fit --json` holds under `drift`."""
-        return asdict(self)
+        return asdict(self) | to_json(self.warnings)
 
 
 def drift(
@@ -133,7 +134,7 @@ def _check(problem: Problem, budgets: tuple[float, ...]) -> None:
 
 
 def _untold(center: float, why: str) -> Drift:
-    said = f"whether φ drifts with the budget can't be told: {why}"
+    said = Warned("drift_not_identified", f"whether φ drifts with the budget can't be told: {why}")
     return Drift(
         center_flops=10**center, per_decade=None, per_decade_ci95=None, at=(), warnings=(said,)
     )
@@ -146,22 +147,28 @@ def _interval(resamples: Resamples | None, theta: Array, along: Array) -> Interv
     return resamples.interval(float(theta @ along), resamples.theta @ along)
 
 
-def _warnings(per_decade: float, ci95: Interval | None, at: list[AtBudget]) -> list[str]:
+def _warnings(per_decade: float, ci95: Interval | None, at: list[AtBudget]) -> list[Warned]:
     if ci95 is None:
         return []
     if not ci95[0] <= 0.0 <= ci95[1]:
         return [
-            f"φ drifts with the budget, by {per_decade:+.3f} [{ci95[0]:+.3f}, {ci95[1]:+.3f}] for "
-            "ten times the FLOPs: one φ for all of them is an average"
+            Warned(
+                "phi_drifts",
+                f"φ drifts with the budget, by {per_decade:+.3f} [{ci95[0]:+.3f}, {ci95[1]:+.3f}] "
+                "for ten times the FLOPs: one φ for all of them is an average",
+            )
         ]
     worst = max(at, key=lambda one: _half(one.ci95))
     free, fixed = _half(worst.ci95), _half(worst.constant_ci95)
     if free <= _MUCH_WIDER * fixed:
         return []
     return [
-        f"drift of φ with the budget can't be told from noise: at {worst.budget_flops:.3g} FLOPs "
-        f"φ = {worst.constant_phi:.3f} ± {fixed:.3f} if it does not drift, {worst.phi:.3f} ± "
-        f"{free:.3f} if it may"
+        Warned(
+            "drift_open",
+            f"drift of φ with the budget can't be told from noise: at {worst.budget_flops:.3g} "
+            f"FLOPs φ = {worst.constant_phi:.3f} ± {fixed:.3f} if it does not drift, "
+            f"{worst.phi:.3f} ± {free:.3f} if it may",
+        )
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,21 +15,27 @@ from isodepth.counting import COUNTINGS, Counting, why_not_regressed
 from isodepth.errors import InputError
 from isodepth.fitting.diagnostics import extrapolation, lack_of_fit
 from isodepth.fitting.drift import drift
+from isodepth.fitting.errors import ASKED
 from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import Identified, identify, tokens_follow_size
+from isodepth.fitting.law_free import LawFree, law_free, without_law
 from isodepth.fitting.problem import Conventions, Estimator, Problem, build
 from isodepth.fitting.result import Fit, FittedLaw, Interval
+from isodepth.fitting.seen import seen_by
 from isodepth.fitting.uncertainty import (
     Profile,
     Resamples,
     Resampling,
+    errors_of,
     profile,
     resample,
     resampling,
+    structured,
 )
 from isodepth.fitting.warn import warnings_of
 from isodepth.laws import LAWS, Array, LawName, MultiplicityName
 from isodepth.runs import Runs, load_runs
+from isodepth.warned import Warned
 
 DEFAULT_RESAMPLES = 1000
 _SENSITIVITY_RESAMPLES = 200
@@ -103,15 +109,16 @@ def fit(
     used = rows[rows["status"] == "done"]
     if used.empty:
         raise InputError(f"{table.source}: recipe {recipe!r} has no finished run to fit")
-    problem = build(used, conventions)
+    problem = build(used, conventions, table.doubts(rows))
 
     step("optimum", 0.0)
     best = estimate(problem)
     known = identify(problem, best.theta)
     step("resamples", 0.1)
-    resamples = None
+    resamples, along_r, unit = None, None, None
     if bootstrap:
-        resamples = resample(problem, best, bootstrap, seed, resampling(problem, best.theta))
+        unit = resampling(problem, best.theta)
+        resamples, along_r = _resamples(problem, best, bootstrap, seed, unit)
     step("profile", 0.4)
     curve = _profile(problem, best, known, resamples)
     step("diagnostics", 0.45)
@@ -119,8 +126,9 @@ def fit(
     ahead = extrapolation(problem, best)
     along = drift(problem, best, resamples, at_budgets, seed) if at_budgets else None
     step("sensitivity", 0.65)
-    unit = resamples.unit if resamples else None
     alternatives = _sensitivity(problem, best, known, seed, unit) if sensitivity else []
+    step("without a law", 0.95)
+    worth, why_none = _law_free(table, recipe, conventions, problem)
     step("done", 1.0)
 
     params, ci95 = _parameters(problem, best, known, resamples)
@@ -153,7 +161,10 @@ def fit(
         sensitivity=[asdict(a) for a in alternatives],
         extrapolation=None if ahead is None else asdict(ahead),
         drift=None if along is None else along.to_dict(),
-        warnings=[],
+        errors_along_r=along_r,
+        law_free=None if worth is None else worth.to_dict(),
+        seen=seen_by(problem, best, ahead),
+        warnings=(),
         notes=[*table.notes, *_notes(problem, borrowed)],
         fitted=FittedLaw(
             law=problem.law.name,
@@ -167,7 +178,76 @@ def fit(
         ),
     )
     said = warnings_of(result, problem, known, lack, ahead, tied=tokens_follow_size(problem))
-    return replace(result, warnings=[*said, *(() if along is None else along.warnings)])
+    said += [*_along_warnings(result), *without_law(worth, why_none, result.phi, ci95.get("phi"))]
+    return replace(result, warnings=(*said, *(() if along is None else along.warnings)))
+
+
+def _resamples(
+    problem: Problem, best: Estimate, n: int, seed: int, unit: Resampling
+) -> tuple[Resamples, dict[str, Any] | None]:
+    """The resamples behind the intervals, and whether residuals go on along r.
+
+    Where they do, φ's interval under error structures stands beside that by `unit`, and the wider
+    of the two is taken, for every number of the fit.
+    """
+    drawn = resample(problem, best, n, seed, unit)
+    if "phi" not in problem.eta_names or problem.n <= best.theta.size:
+        return drawn, None
+    errors, _ = errors_of(problem, best)
+    along = errors.along
+    if along is None:
+        return drawn, None
+    at = problem.theta_names.index("phi")
+    phi = float(best.theta[at])
+    found: dict[str, Any] = {
+        **asdict(along),
+        "ci95_groups": drawn.interval(phi, drawn.theta[:, at]),
+        "ci95_structures": None,
+    }
+    if along.asked_for:
+        other = structured(problem, best, n, seed)
+        found["ci95_structures"] = other.interval(phi, other.theta[:, at])
+        if _width(found["ci95_structures"]) > _width(found["ci95_groups"]):
+            drawn = other
+    return drawn, found
+
+
+def _along_warnings(fit: Fit) -> list[Warned]:
+    found = fit.errors_along_r
+    if not found or found["p_value"] >= ASKED:
+        return []
+    drawn = fit.fitted.resamples
+    averaged = drawn is not None and drawn.unit == "structures"
+    low, high = found["ci95_groups" if averaged else "ci95_structures"]
+    made, other = ("averages over error structures", "by groups")
+    if not averaged:
+        made, other = ("is that by groups, the wider", "averaged over error structures")
+    return [
+        Warned(
+            "errors_along_r",
+            f"residuals go on along budgets at one r (correlation {found['correlation']:.2f} with "
+            f"the next budget's, p = {found['p_value']:.2g}): the law misses the runs, and the "
+            f"interval {made}; {other} it would be [{low:.3f}, {high:.3f}]",
+        )
+    ]
+
+
+def _width(interval: Interval) -> float:
+    return interval[1] - interval[0]
+
+
+def _law_free(
+    table: Runs, recipe: str, conventions: Conventions, problem: Problem
+) -> tuple[LawFree | None, str | None]:
+    """What a pass is worth without a law, by all the unlooped runs; or why there is none.
+
+    A borrowing recipe takes the baseline's unlooped runs of every budget: the surface is the better
+    for each. Regressed counts need two r at every width, so there the fit's own runs stay.
+    """
+    if conventions.count_injection != "regressed":
+        rows, _ = table.of_recipe(recipe, all_budgets=True)
+        problem = build(rows[rows["status"] == "done"], conventions)
+    return law_free(problem)
 
 
 def _r2(loss: Array, drawn: Array) -> float:
@@ -202,6 +282,10 @@ def _parameters(
             if name == "E":  # which can't be negative
                 ends = (max(low, 0.0), high)
             ci95[shown] = ends if np.isfinite(ends).all() else None
+    found = known.optima
+    if found is not None and len(found.phis) > 1 and ci95.get("phi"):
+        low, high = ci95["phi"] or found.reach
+        ci95["phi"] = (min(low, found.reach[0]), max(high, found.reach[1]))
     if problem.multiplicity.name == "power":
         params.setdefault("phi", None)
         ci95.setdefault("phi", None)
@@ -278,6 +362,8 @@ def _conventions(problem: Problem) -> Iterator[Conventions]:
 def _method(problem: Problem, resamples: Resamples | None) -> str:
     if resamples is None:
         return "none (no resamples)"
+    if resamples.unit == "structures":
+        return "averaged over error structures, as residuals go on along r (docs/intervals.md)"
     if resamples.unit == "losses":
         return (
             "losses simulated from the fit with independent noise: standard error × Student's t, "

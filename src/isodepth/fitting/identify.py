@@ -11,14 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from isodepth.fitting.noise import noise_scale
 from isodepth.fitting.problem import Problem
+from isodepth.fitting.solver import huber
+from isodepth.fitting.unlooped import Optima, optima
 from isodepth.laws import Array
 
 NOISE_FLOOR = 1e-3  # relative noise of a loss below which no standard error is believed
 _LARGEST_SE_PHI = 0.5  # the interval then spans "worth nothing" to "worth a block" twice over
 _LARGEST_SE_LOG = 1.0  # a coefficient known to no better than a factor e
+_ONE_BUDGET = 0.025  # rms of log tokens about what one budget buys
+_BUYS = (-1.15, -0.35)  # slope of log tokens against log size at one budget
 _TIED = 1e-4  # share of log D's variation that log N leaves unexplained where they are tied
 
 
@@ -28,7 +32,13 @@ class Identified:
 
     names: frozenset[str]
     missing: dict[str, str]  # parameter → why
+    codes: dict[str, str]  # why → the code of its warning, where it is not `not_identified`
     standard_errors: dict[str, float]  # of θ, by θ's names
+    optima: Optima | None  # the values of φ that runs without r = 1 are described by
+
+    def code(self, name: str) -> str:
+        """The code of the warning that a parameter is not identified."""
+        return self.codes.get(self.missing[name], "not_identified")
 
 
 def identify(problem: Problem, theta: Array) -> Identified:
@@ -38,14 +48,29 @@ def identify(problem: Problem, theta: Array) -> Identified:
     reported = [*raw, *problem.eta_names]
     if not problem.eta_names and problem.multiplicity.name == "power":
         reported.append("phi")
-    missing = _structural(problem, reported)
+    codes: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for doubt in problem.doubts:
+        if doubt.withholds:
+            codes[doubt.warned.text] = doubt.warned.code
+            missing |= {name: doubt.warned.text for name in reported if name not in missing}
+    for name, why in _structural(problem, reported, codes).items():
+        missing.setdefault(name, why)
+    found = None if missing.keys() & {"phi", *problem.eta_names} else optima(problem, theta)
+    if found is not None and found.ambiguous:
+        codes[found.why] = "two_solutions"
+        missing |= {"phi": found.why, "A": found.why}
     for name, why in _numerical(problem, theta, errors).items():
         missing.setdefault(name, why)
     for name, value in raw.items():
         if not np.isfinite(value[0]):
             missing.setdefault(name, "the fit ran to a value too large to write")
     return Identified(
-        names=frozenset(reported) - frozenset(missing), missing=missing, standard_errors=errors
+        names=frozenset(reported) - frozenset(missing),
+        missing=missing,
+        codes=codes,
+        standard_errors=errors,
+        optima=found,
     )
 
 
@@ -54,7 +79,7 @@ def standard_errors(problem: Problem, theta: Array) -> Array:
     at = problem.law.evaluate(theta[None], problem.design)
     jac = at.jacobian[0] * problem.scale
     residual = problem.scale * (at.log_loss[0] - problem.log_loss)
-    sigma = max(spread(problem, residual, theta.size), NOISE_FLOOR)
+    sigma = max(_sigma(problem, residual, theta.size), NOISE_FLOOR)
     size = np.sqrt((jac**2).sum(axis=1)) + 1e-300
     values, vectors = np.linalg.eigh((jac / size[:, None]) @ (jac / size[:, None]).T)
     lost = values < 1e-13 * values[-1]
@@ -63,17 +88,19 @@ def standard_errors(problem: Problem, theta: Array) -> Array:
     return np.asarray(sigma * np.sqrt(variance) / size)
 
 
-def spread(problem: Problem, residual: Array, n_params: int) -> float:
-    """Standard deviation of the residuals, for a robust estimator by their median size."""
-    if problem.conventions.estimator == "lsq":
-        scale = float(np.sqrt((residual**2).mean()))
-    else:
-        scale = float(np.median(np.abs(residual)) / stats.norm.ppf(0.75))
-    return scale * float(np.sqrt(problem.n / max(problem.n - n_params, 1)))
+def _sigma(problem: Problem, residual: Array, n_params: int) -> float:
+    """The noise of the scaled log loss that the residuals (n,) of a fit show."""
+    if problem.n <= n_params:
+        return 0.0
+    value = float(huber(residual[None], problem.delta)[0])
+    return noise_scale(problem, value, n_params)
 
 
-def _structural(problem: Problem, reported: list[str]) -> dict[str, str]:
-    """Parameters that this set of runs can't tell whatever its losses, with the reason."""
+def _structural(problem: Problem, reported: list[str], codes: dict[str, str]) -> dict[str, str]:
+    """Parameters that this set of runs can't tell whatever its losses, with the reason.
+
+    codes: where the code of a reason is written that is not `not_identified`.
+    """
     frame = problem.frame
     shape = [name for name in reported if not _is_multiplicity(name)]
     eta = [name for name in reported if _is_multiplicity(name)]
@@ -107,18 +134,43 @@ def _structural(problem: Problem, reported: list[str]) -> dict[str, str]:
             [name for name in ("E", "B", "beta", "gamma") if name in shape],
             "every run has the same number of tokens, so the loss is not seen to fall with tokens",
         )
-    elif problem.budgets is not None and np.unique(problem.budgets).size == 1:
-        mark(
-            shape + eta,
+    elif _one_budget(problem):
+        why = (
             "every run has one FLOP budget, so tokens follow from size and the two terms of the "
-            "law can't be told apart",
+            "law can't be told apart"
         )
+        codes[why] = "one_budget"
+        mark(shape + eta, why)
     elif recurrences.size == 1 and tokens_follow_size(problem):
         mark(
             shape,
             "tokens are proportional to parameters, so the law's two terms can't be told apart",
         )
     return missing
+
+
+def _one_budget(problem: Problem) -> bool:
+    """Whether the runs name one budget, or their tokens are what one budget buys of their sizes.
+
+    A budget C buys D = C / (6M + what attention and head cost) tokens of a model of M = N_once +
+    r·N_rec parameters: log D falls along a parabola in log M, for every r its own where
+    backpropagation is cut, with a slope between −1 and that of a model that is nearly all head.
+    """
+    if problem.budgets is not None:
+        return bool(np.unique(problem.budgets).size == 1)
+    frame = problem.frame
+    r = frame["recurrences"].to_numpy(dtype=float)
+    log_m = np.log((frame["n_once"] + r * (frame["n_rec"] + frame["n_inject"])).to_numpy())
+    log_d = problem.design.log_tokens
+    x = log_m - log_m.mean()
+    levels = np.unique(r)
+    if problem.n <= 3 + levels.size:
+        return False
+    columns = np.stack([x, x**2, *(r == level for level in levels)], axis=1)
+    found = np.linalg.lstsq(columns, log_d, rcond=None)[0]
+    left = log_d - columns @ found
+    slope = float((x @ (columns[:, :2] @ found[:2])) / (x @ x)) if x.any() else 0.0
+    return bool(np.sqrt((left**2).mean()) < _ONE_BUDGET and _BUYS[0] < slope < _BUYS[1])
 
 
 def tokens_follow_size(problem: Problem) -> bool:

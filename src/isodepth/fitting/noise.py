@@ -69,7 +69,11 @@ def noise_scale(problem: Problem, objective: float, n_params: int) -> float:
     these among the small residuals makes Eψ′ too large and intervals too narrow.
     Needs n > p.
     """
-    n, delta = problem.n, problem.delta
+    return scale_of(problem.n, problem.delta, objective, n_params)
+
+
+def scale_of(n: int, delta: float, objective: float, n_params: int) -> float:
+    """`noise_scale` of n runs and Huber's threshold δ."""
     objective = max(objective, n * _LEAST)
     if np.isinf(delta):
         return float(np.sqrt(2.0 * objective / (n - n_params)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,9 +23,10 @@ from isodepth.laws import (
     Multiplicity,
     MultiplicityName,
 )
+from isodepth.runs.contradictions import Contradiction
+from isodepth.runs.groups import budgets_of
 
 Estimator = Literal["huber", "lsq"]
-_BUDGET_GAP = 0.05  # runs whose FLOPs lie closer than this (relative) share a budget
 _LEAST_REPLICATE_FREEDOM = 8  # degrees of freedom a budget's replicates need to weight its runs
 
 
@@ -67,6 +68,7 @@ class Problem:
     weighting: str  # where `scale` comes from, in words
     groups: Integers  # (n,) the (recipe, r, budget) group, whose runs may share noise
     budgets: Array | None  # (n,) FLOPs of each run's iso-FLOP group, where known
+    doubts: tuple[Contradiction, ...]  # what the runs say against each other
 
     @property
     def n(self) -> int:
@@ -98,15 +100,38 @@ class Problem:
 
     def with_conventions(self, conventions: Conventions) -> Problem:
         """The same runs under other conventions."""
-        return build(self.frame, conventions)
+        return build(self.frame, conventions, self.doubts)
+
+    def only(self, rows: Integers) -> Problem:
+        """Some of the runs, under the same counts and reference sizes."""
+        design = replace(
+            self.design,
+            n_once=self.design.n_once[rows],
+            n_rec=self.design.n_rec[rows],
+            z=self.design.z[:, rows],
+            log_tokens=self.design.log_tokens[rows],
+        )
+        return replace(
+            self,
+            design=design,
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            log_loss=self.log_loss[rows],
+            scale=self.scale[rows],
+            groups=np.unique(self.groups[rows], return_inverse=True)[1].astype(np.int64),
+            budgets=None if self.budgets is None else self.budgets[rows],
+        )
 
     def predict(self, theta: Array) -> Array:
         """Loss at theta (K, p) → (K, n), nats per token."""
         return np.exp(self.law.log_loss(np.atleast_2d(theta), self.design))
 
 
-def build(frame: pd.DataFrame, conventions: Conventions) -> Problem:
+def build(
+    frame: pd.DataFrame, conventions: Conventions, doubts: tuple[Contradiction, ...] = ()
+) -> Problem:
     """The problem that a frame of finished runs of one recipe poses.
+
+    doubts: as `Runs.doubts` finds them.
 
     Raises InputError where there is nothing to fit or the counting convention can't be applied.
     """
@@ -139,21 +164,8 @@ def build(frame: pd.DataFrame, conventions: Conventions) -> Problem:
         weighting=weighting,
         groups=_groups(frame, budgets),
         budgets=budgets,
+        doubts=doubts,
     )
-
-
-def budgets_of(frame: pd.DataFrame) -> Array | None:
-    """Each run's iso-FLOP budget [FLOPs]: `budget_flops`, else runs whose FLOPs agree to 5%."""
-    if "budget_flops" in frame and frame["budget_flops"].notna().all():
-        return frame["budget_flops"].to_numpy(dtype=float)
-    if "flops" not in frame or frame["flops"].isna().any():
-        return None
-    log_flops = np.log(frame["flops"].to_numpy(dtype=float))
-    order = np.argsort(log_flops, kind="stable")
-    label = np.empty(log_flops.size, dtype=int)
-    label[order] = np.concatenate([[0], np.cumsum(np.diff(log_flops[order]) > _BUDGET_GAP)])
-    means = np.array([np.exp(log_flops[label == k].mean()) for k in range(label.max() + 1)])
-    return means[label]
 
 
 def _groups(frame: pd.DataFrame, budgets: Array | None) -> Integers:

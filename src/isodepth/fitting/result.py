@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,18 @@ from numpy.typing import ArrayLike
 from isodepth.errors import InputError, reason
 from isodepth.files import read_whole, write_whole
 from isodepth.fitting.problem import Conventions
+from isodepth.fitting.seen import FARTHEST, Seen, check_tokens, size_of
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, MULTIPLICITIES, Array, Design, LawName, MultiplicityName
+from isodepth.warned import Warned, from_json, to_json
 
 FORMAT = 1
+_LATER = {"drift", "errors_along_r", "law_free"}  # fits saved before these were there have none
 Interval = tuple[float, float]
+
+
+class Extrapolated(UserWarning):
+    """A prediction beyond the runs that it was made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +115,10 @@ class Fit:
     sensitivity: list[dict[str, Any]]
     extrapolation: dict[str, object] | None
     drift: dict[str, Any] | None  # φ against the budget, where it was asked for
-    warnings: list[str]
+    errors_along_r: dict[str, Any] | None  # do residuals go on along r, and φ's intervals by both
+    law_free: dict[str, Any] | None  # what a pass is worth without a law; None: see warnings
+    seen: Seen | None  # how far the runs reach; None: saved before it was there
+    warnings: tuple[Warned, ...]
     notes: list[str]
     fitted: FittedLaw
 
@@ -135,9 +146,45 @@ class Fit:
 
         n_once, n_rec, n_inject: parameters, entering as the fit's counting convention says (under
         `regressed`, n_once and n_rec must be regressed counts and n_inject 0). tokens: tokens.
-        Raises InputError for values that aren't positive or an r that a free fit has not seen.
+        What lies beyond the fit's runs is said by a Python warning, `Extrapolated`.
+        Raises InputError for values that aren't positive, no model's, or an r that a free fit has
+        not seen.
         """
+        for one in self.beyond(
+            n_once=n_once, n_rec=n_rec, recurrences=recurrences, tokens=tokens, n_inject=n_inject
+        ):
+            warnings.warn(one.text, Extrapolated, stacklevel=2)
+        return self.drawn(
+            n_once=n_once, n_rec=n_rec, recurrences=recurrences, tokens=tokens, n_inject=n_inject
+        )
+
+    def drawn(
+        self,
+        *,
+        n_once: ArrayLike,
+        n_rec: ArrayLike,
+        recurrences: ArrayLike,
+        tokens: ArrayLike,
+        n_inject: ArrayLike = 0.0,
+    ) -> Array:
+        """`predict` for curves that are known to leave the runs: nothing is said of it."""
         return np.exp(self._log_loss(n_once, n_rec, recurrences, tokens, n_inject, self._best))[0]
+
+    def beyond(
+        self,
+        *,
+        n_once: ArrayLike,
+        n_rec: ArrayLike,
+        recurrences: ArrayLike,
+        tokens: ArrayLike | None = None,
+        n_inject: ArrayLike = 0.0,
+    ) -> tuple[Warned, ...]:
+        """What of these models lies beyond the fit's runs, and by how much."""
+        given = (n_once, n_rec, recurrences, 1.0 if tokens is None else tokens, n_inject)
+        once, rec, r, d, _ = self._counted(*given)
+        if self.seen is None:
+            return ()
+        return self.seen.said(size_of(once, rec, r), r, None if tokens is None else d)
 
     def predict_interval(
         self,
@@ -150,16 +197,40 @@ class Fit:
     ) -> Array:
         """95% interval (2, n) of the law's mean loss in nats per token, from the fit's resamples.
 
-        It covers the uncertainty of the law's parameters, not one run's noise nor an error of the
-        law's form. Raises InputError as `predict`, and for a fit without resamples.
+        It covers the uncertainty of the law's parameters, not one run's noise; of an error of the
+        law's form, beyond the runs' sizes and tokens, as much as the law missed the highest budget
+        by when it was held out, growing with the logarithm of the distance.
+        Raises InputError as `predict`, for a fit without resamples, and where nothing tells how far
+        the law errs beyond its runs: fewer than three budgets, or a thousand times beyond.
         """
         resamples = self.fitted.resamples
         if resamples is None:
             raise InputError("the fit holds no resamples; fit again with --bootstrap")
         value = self._log_loss(n_once, n_rec, recurrences, tokens, n_inject, self._best)[0]
         draws = self._log_loss(n_once, n_rec, recurrences, tokens, n_inject, resamples.theta)
-        bounds = [resamples.interval(v, d) for v, d in zip(value, draws.T, strict=True)]
-        return np.exp(np.array(bounds).T)
+        bounds = np.array([resamples.interval(v, d) for v, d in zip(value, draws.T, strict=True)])
+        half = np.hypot(
+            (bounds[:, 1] - bounds[:, 0]) / 2.0,
+            self._miss(value.size, n_once, n_rec, recurrences, tokens, n_inject),
+        )
+        return np.exp(np.array([value - half, value + half]))
+
+    def _miss(self, n: int, *given: ArrayLike) -> Array:
+        """What the law may miss log losses (n,) by beyond the runs, two standard errors."""
+        if self.seen is None:
+            return np.zeros(n)
+        once, rec, r, tokens, _ = self._counted(*given)
+        decades = self.seen.decades(size_of(once, rec, r), tokens)
+        if not decades.any():
+            return np.zeros(n)
+        if self.seen.miss is None or decades.max() > FARTHEST:
+            why = (
+                "runs of fewer than three budgets don't show how far the law errs beyond them"
+                if self.seen.miss is None
+                else f"10^{decades.max():.1f} times beyond the runs no law is to be trusted"
+            )
+            raise InputError(f"no interval: {why}")
+        return 2.0 * self.seen.miss * decades
 
     @property
     def _best(self) -> Array:
@@ -174,16 +245,20 @@ class Fit:
         n_inject: ArrayLike,
         theta: Array,
     ) -> Array:
+        once, rec, r, d, _ = self._counted(n_once, n_rec, recurrences, tokens, n_inject)
+        return self.fitted.log_loss(once, rec, r, d, theta)
+
+    def _counted(self, *given: ArrayLike) -> tuple[Array, Array, Array, Array, Array]:
+        """n_once and n_rec as the fit counts, r, tokens and n_inject, each (n,)."""
         once, rec, r, d, inject = np.broadcast_arrays(
-            *(
-                np.atleast_1d(np.asarray(x, dtype=float))
-                for x in (n_once, n_rec, recurrences, tokens, n_inject)
-            )
+            *(np.atleast_1d(np.asarray(x, dtype=float)) for x in given)
         )
         once, rec = self.count(once, rec, inject)
         if not ((once + rec > 0).all() and (d > 0).all() and (r >= 1).all()):
             raise InputError("parameters and tokens must be positive and recurrences at least 1")
-        return self.fitted.log_loss(once, rec, r, d, theta)
+        size_of(once, rec, r)
+        check_tokens(d)
+        return once, rec, r, d, inject
 
     def count(self, n_once: Array, n_rec: Array, n_inject: Array) -> tuple[Array, Array]:
         """N_once and N_rec with the injection where the fit's convention puts it."""
@@ -201,12 +276,13 @@ class Fit:
     def to_dict(self) -> dict[str, object]:
         """The contract of `fit --json`, with the resamples that intervals are made from."""
         known = asdict(self)
-        for name in ("conventions", "params", "ci95", "fitted", "interval_method"):
+        for name in ("conventions", "params", "ci95", "fitted", "interval_method", "warnings"):
             del known[name]
         resamples = self.fitted.resamples
         return {
             "format": FORMAT,
             **known,
+            **to_json(self.warnings),
             **asdict(self.conventions),
             "formula": LAWS[self.conventions.law].formula,
             "params": self.params,
@@ -289,14 +365,18 @@ class Fit:
         )
         ci95 = {k: None if v is None else tuple(v) for k, v in data["ci95"].items()}
         phi: dict[str, Any] = data["phi"]
-        plain = set(cls.__dataclass_fields__) - {"conventions", "ci95", "fitted", "interval_method"}
+        made = {"conventions", "ci95", "fitted", "interval_method", "warnings"}
+        plain = set(cls.__dataclass_fields__) - made
+        later: dict[str, Any] = {name: data.get(name) for name in _LATER}
         return cls(
-            **{name: data[name] for name in plain - {"drift"}},
-            drift=data.get("drift"),  # fits saved before it was there have none
+            **{name: data[name] for name in plain - _LATER - {"seen"}},
+            **later,
+            seen=_seen(data.get("seen")),
             conventions=conventions,
             ci95=ci95,
             interval_method=phi["method"],
             fitted=fitted,
+            warnings=from_json(data),
         )
 
     def report(self) -> str:
@@ -304,3 +384,10 @@ class Fit:
         from isodepth.report.tables import fit_report, to_text
 
         return to_text(fit_report(self))
+
+
+def _seen(saved: dict[str, Any] | None) -> Seen | None:
+    if saved is None:
+        return None
+    ranges: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+    return Seen(**ranges)

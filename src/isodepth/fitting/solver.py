@@ -87,7 +87,7 @@ def objective(batch: Batch, theta: Array, weights: Array | None = None) -> Array
     for i in range(0, len(theta), size):
         log_loss = batch.law.log_loss(theta[i : i + size], batch.design)
         residual = batch.scale * (log_loss - _rows(y, i, size))
-        parts.append(_huber(residual, batch.delta, _rows(w, i, size)))
+        parts.append(huber(residual, batch.delta, _rows(w, i, size)))
     return np.concatenate(parts)
 
 
@@ -95,7 +95,9 @@ def _rows(a: Array, start: int, size: int) -> Array:
     return a if a.shape[0] == 1 else a[start : start + size]
 
 
-def _huber(residual: Array, delta: float, w: Array) -> Array:
+def huber(residual: Array, delta: float, w: Array | None = None) -> Array:
+    """Σᵢ wᵢ·ρ_δ(residualᵢ) of residuals (K, n) → (K,); w (n,) or (K, n), None: ones."""
+    w = np.ones((1, residual.shape[1])) if w is None else w
     if np.isinf(delta):
         return 0.5 * np.einsum(
             "kn,kn,kn->k", residual, residual, np.broadcast_to(w, residual.shape)
@@ -120,7 +122,7 @@ def _local(batch: Batch, theta: Array, w: Array, y: Array) -> _Local:
         at = batch.law.evaluate(theta, batch.design)
         r = batch.scale * (at.log_loss - y)
         size = np.abs(r)
-        value = _huber(r, batch.delta, w)
+        value = huber(r, batch.delta, w)
         if np.isinf(batch.delta):
             pull, inside, above = w * r, np.broadcast_to(w, r.shape), np.broadcast_to(w, r.shape)
         else:

@@ -1,9 +1,11 @@
 """Intervals: resampling groups, runs or losses, and profile likelihood as the second opinion.
 
 Runs of one (recipe, r, budget) group may share noise (one data order, one learning rate), so the
-default resamples whole groups. A percentile interval of few groups is too narrow; the default
-takes its standard error from the resamples and its tails from Student's t with (groups − 1)
-degrees of freedom. Groups can't be drawn where φ hangs on one of them, as it does in sweeps made
+default resamples whole groups. A percentile interval of few groups is too narrow; the default takes
+its standard error from the resamples and its tails from Student's t with (groups − 1) degrees of
+freedom. Where residuals go on along r, as they do where a law misses the runs, groups aren't
+independent, and θ is drawn from its distribution under error structures instead
+(`fitting/errors.py`). Groups can't be drawn where φ hangs on one of them, as it does in sweeps made
 to be cheap: a resample without the only r = 1 runs has no φ. There the losses are simulated
 instead, from the fitted law and independent noise as large as the fit found. The measured coverage
 of every method stands in docs/coverage.md and docs/designing-a-sweep.md.
@@ -17,13 +19,15 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from isodepth.fitting.estimate import Estimate, refit
+from isodepth.fitting.errors import Cells, Errors
+from isodepth.fitting.estimate import MANY, Estimate, refit
 from isodepth.fitting.noise import moments, noise_freedom, noise_scale
+from isodepth.fitting.one_step import of_losses, of_units
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.solver import minimise
 from isodepth.laws import Array, Integers
 
-Resampling = Literal["groups", "runs", "losses"]
+Resampling = Literal["groups", "runs", "losses", "structures"]
 LEVEL = 0.95
 _ONE_SIGMA = (stats.norm.cdf(-1.0), stats.norm.cdf(1.0))
 _PROFILE_REACH = 6.0  # standard errors on either side
@@ -38,7 +42,9 @@ class Resamples:
     """Refits of resampled runs."""
 
     theta: Array  # (B, p)
-    unit: Resampling  # what was drawn with replacement; losses: simulated for every run
+    # what was drawn with replacement; losses: simulated for every run; structures: θ itself, from
+    # its distribution under error structures
+    unit: Resampling
     n_units: float  # how many; of losses, the noise's degrees of freedom and the parameters
 
     def interval(self, value: float, draws: Array, *, log: bool = False) -> tuple[float, float]:
@@ -50,7 +56,10 @@ class Resamples:
             with np.errstate(all="ignore"):  # what has no logarithm gives an end that isn't finite
                 low, high = self.interval(float(np.log(value)), np.log(draws))
                 return float(np.exp(low)), float(np.exp(high))
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) * self.standard_error(draws)
+        if self.unit == "structures":  # their tails are in the draws
+            half = float(np.quantile(np.abs(draws - value), LEVEL))
+        else:
+            half = float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) * self.standard_error(draws)
         return value - half, value + half
 
     @property
@@ -76,19 +85,58 @@ def resample(
 ) -> Resamples:
     """Refit n resamples: groups or runs drawn with replacement, or losses simulated.
 
+    Error structures are drawn from without a refit (`structured`). Of more than 4,000 runs a refit
+    is one Newton step from the fit (`one_step`).
+
     start (n, p): where the same resamples ended under nearly the same problem.
     """
+    if unit == "structures":
+        return structured(problem, fitted, n, seed)
     if unit == "losses":
         sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
-        drawn = simulated(
-            problem, fitted, sigma * standard_noise(problem.n, n, seed) / problem.scale
-        )
-        theta = refit(problem, fitted, log_loss=drawn, start=start)
+        if problem.n > MANY:
+            theta = of_losses(problem, fitted, sigma, n, seed)
+        else:
+            drawn = simulated(
+                problem, fitted, sigma * standard_noise(problem.n, n, seed) / problem.scale
+            )
+            theta = refit(problem, fitted, log_loss=drawn, start=start)
         p = fitted.theta.size
         return Resamples(theta=theta, unit=unit, n_units=p + noise_freedom(problem, sigma, p))
     labels = problem.groups if unit == "groups" else np.arange(problem.n)
-    theta = refit(problem, fitted, weights=draw(labels, n, seed), start=start)
+    if problem.n > MANY:
+        theta = of_units(problem, fitted, labels, n, seed)
+    else:
+        theta = refit(problem, fitted, weights=draw(labels, n, seed), start=start)
     return Resamples(theta=theta, unit=unit, n_units=int(labels.max()) + 1)
+
+
+def errors_of(problem: Problem, fitted: Estimate) -> tuple[Errors, Array]:
+    """The error structures of a fit, and the influence (p, n) of scaled noise on its θ.
+
+    To first order. Huber's estimate is taken to move as least squares does, with the larger
+    variance that its loss has at the noise found.
+    """
+    columns = problem.law.evaluate(fitted.theta[None], problem.design).jacobian[0].T
+    columns = columns * problem.scale[:, None]
+    sigma = noise_scale(problem, fitted.objective, fitted.theta.size)
+    errors = Errors(
+        cells=Cells.of(problem.frame, problem.budgets),
+        columns=columns,
+        residual=problem.scale * (problem.log_loss - np.log(problem.predict(fitted.theta)[0])),
+        excess=moments(problem.delta / sigma).variance - 1.0,
+    )
+    return errors, np.asarray(np.linalg.pinv(columns))
+
+
+def structured(problem: Problem, fitted: Estimate, n: int, seed: int) -> Resamples:
+    """n draws of θ from its distribution under the error structures that the residuals show."""
+    errors, influence = errors_of(problem, fitted)
+    theta = fitted.theta + errors.draws(influence, n, seed)
+    lowest, highest = problem.bounds
+    return Resamples(
+        theta=np.clip(theta, lowest, highest), unit="structures", n_units=errors.freedom + 1
+    )
 
 
 def resampling(problem: Problem, theta: Array) -> Resampling:
@@ -102,9 +150,12 @@ def resampling(problem: Problem, theta: Array) -> Resampling:
         return "groups"
     rows = problem.law.evaluate(theta[None], problem.design).jacobian[0] * problem.scale
     rows = rows / (np.sqrt((rows**2).sum(axis=1)) + 1e-300)[:, None]
-    left_out = problem.groups != np.arange(problem.groups.max() + 1)[:, None]
-    weights = np.vstack([np.ones(problem.n), left_out])
-    information = (rows * weights[:, None]) @ rows.T + 1e-13 * np.eye(theta.size)
+    outer = (rows[:, None] * rows[None]).reshape(-1, problem.n)
+    groups = int(problem.groups.max()) + 1
+    by_group = np.array([np.bincount(problem.groups, one, groups) for one in outer])
+    whole = outer.sum(axis=1)[:, None]
+    sums = np.hstack([whole, whole - by_group]).T.reshape(-1, theta.size, theta.size)
+    information = sums + 1e-13 * np.eye(theta.size)
     variances = np.linalg.inv(information)[:, -n_eta:, -n_eta:].diagonal(axis1=1, axis2=2)
     return "losses" if (variances[1:] > _HANGS * variances[0]).any() else "groups"
 

@@ -2,7 +2,9 @@
 
 Both follow from the law (arXiv 2604.21106, section on equivalence): a looped model reaches the
 loss of an unlooped one of N_eff = N_once + r^φ·N_rec parameters at the same tokens, and its
-training costs as much per token as that of an unlooped model of its effective depth.
+training costs as much per token as that of an unlooped model of its effective depth. Beside the
+law's size stands the one without a law, N_once + m(r)·N_rec, at an r whose m was measured by
+unlooped twins (`fitting/law_free.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from isodepth.accounting import Account, Injection, account
 from isodepth.counting import regress
 from isodepth.errors import InputError
 from isodepth.fitting.result import Fit, Interval
+from isodepth.fitting.seen import FARTHEST, Seen, size_of
 from isodepth.laws import Array
+from isodepth.warned import Warned, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,10 @@ class Quantity:
     value: float | None
     ci95: Interval | None
 
+    def to_dict(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"value": self.value, "ci95": None if self.ci95 is None else [*self.ci95]}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
@@ -33,26 +41,23 @@ class Equivalence:
     recurrences: int
     unique_params: int  # non-embedding parameters that the looped model holds
     equivalent_params: Quantity  # unlooped size of equal loss at equal tokens
+    equivalent_params_law_free: Quantity  # the same without a law
     same_cost_params: float  # unlooped size of equal training FLOPs per token
     flops_per_token: float  # training FLOPs per token of the looped model
     assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Warned, ...]
 
     def to_dict(self) -> dict[str, object]:
         """What `equivalent --json` prints; exact numbers as they are, estimated ones with ci95."""
         return {
             "recurrences": self.recurrences,
             "unique_params": self.unique_params,
-            "equivalent_params": {
-                "value": self.equivalent_params.value,
-                "ci95": None
-                if self.equivalent_params.ci95 is None
-                else [*self.equivalent_params.ci95],
-            },
+            "equivalent_params": self.equivalent_params.to_dict(),
+            "equivalent_params_law_free": self.equivalent_params_law_free.to_dict(),
             "same_cost_params": self.same_cost_params,
             "flops_per_token": self.flops_per_token,
             "assumptions": list(self.assumptions),
-            "warnings": list(self.warnings),
+            **to_json(self.warnings),
         }
 
 
@@ -174,17 +179,24 @@ def _equivalence(
         if drawn is not None:
             draws = np.exp(fit.fitted.log_effective(once, rec, r, drawn.theta))[:, 0]
             ci95 = drawn.interval(value, draws, log=True)
-    else:
-        warnings.insert(0, "the unlooped size of equal loss needs φ, which these runs can't tell")
-    if recurrences > max(fit.fitted.levels):
-        warnings.append(
-            f"r = {recurrences} lies beyond the fitted r = {max(fit.fitted.levels):g}: the form "
-            "r^φ is extrapolated"
-        )
+    if known and recurrences > 1 and fit.seen is not None:
+        value, ci95 = _beyond(fit, fit.seen, once, rec, recurrences, value, ci95)
+        warnings += fit.seen.said(size_of(once, rec, r), r)
+        if value is None:
+            warnings.append(
+                Warned("not_identified", "so far beyond the runs there is no number of equal loss")
+            )
+    if not known:
+        open_size = "the unlooped size of equal loss needs φ, which these runs can't tell"
+        warnings.insert(0, Warned("not_identified", open_size))
+    without_law, why_none = _law_free(fit, float(once[0]), float(rec[0]), recurrences)
+    if why_none:
+        warnings.append(why_none)
     return Equivalence(
         recurrences=recurrences,
         unique_params=unique,
         equivalent_params=Quantity(value=value, ci95=ci95),
+        equivalent_params_law_free=without_law,
         same_cost_params=same_cost,
         flops_per_token=flops,
         assumptions=(
@@ -194,6 +206,76 @@ def _equivalence(
         ),
         warnings=tuple(warnings),
     )
+
+
+def _law_free(
+    fit: Fit, once: float, rec: float, recurrences: int
+) -> tuple[Quantity, Warned | None]:
+    """N_once + m(r)·N_rec by the m measured without a law; or why there is none."""
+    if recurrences == 1:
+        size = once + rec
+        return Quantity(value=size, ci95=(size, size)), None
+    none = Quantity(value=None, ci95=None)
+    if fit.law_free is None:
+        code = "law_free_missing"
+        if any(w.code == code for w in fit.warnings):
+            return none, None  # which says why
+        text = "the fit holds nothing measured without a law: fit the runs again"
+        return none, Warned(code, text)
+    measured = {one["recurrences"]: one for one in fit.law_free["m"]}
+    one = measured.get(float(recurrences))
+    if one is None:
+        known = ", ".join(f"{r:g}" for r in measured)
+        text = (
+            f"without a law m is known where it was measured (r = {known}), not at r = "
+            f"{recurrences}"
+        )
+        return none, Warned("not_identified", text)
+    low, high = one["ci95"]
+    return Quantity(
+        value=once + one["value"] * rec, ci95=(once + low * rec, once + high * rec)
+    ), None
+
+
+def _beyond(
+    fit: Fit,
+    seen: Seen,
+    once: Array,
+    rec: Array,
+    recurrences: int,
+    value: float | None,
+    ci95: Interval | None,
+) -> tuple[float | None, Interval | None]:
+    """The unlooped size and its interval, widened for a model beyond the runs.
+
+    Beyond their sizes φ may drift with the logarithm of size, as far as the runs let it; beyond
+    their r further passes may add nothing. A thousand times beyond there is no number.
+    """
+    r = np.array([float(recurrences)])
+    decades = float(seen.decades(size_of(once, rec, r))[0])
+    most = seen.recurrences[1]
+    if decades > FARTHEST or recurrences > most * 10**FARTHEST:
+        return None, None
+    if value is None or ci95 is None:
+        return value, ci95
+    low, high = ci95
+    if decades > 0:
+        if seen.phi_drift is None:
+            return value, None
+        half = np.hypot(np.log(high / low) / 2, _change(once, rec, r, value, seen, decades))
+        low, high = value * float(np.exp(-half)), value * float(np.exp(half))
+    if recurrences > most:
+        theta = fit.fitted.theta[None]
+        held = np.exp(fit.fitted.log_effective(once, rec, np.array([most]), theta))[0, 0]
+        low = min(low, float(held))
+    return value, (low, high)
+
+
+def _change(once: Array, rec: Array, r: Array, value: float, seen: Seen, decades: float) -> float:
+    """Change of the logarithm of the unlooped size with the drift that φ may have there."""
+    assert seen.phi_drift is not None
+    share = 1.0 - float(once[0]) / value  # of the looped block's parameters, however often counted
+    return share * float(np.log(r[0])) * seen.phi_drift * decades
 
 
 def _unlooped_of_cost(flops: float, *, depth: int, vocab: int, sequence_length: int) -> float:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from isodepth.errors import InputError
-from isodepth.fitting.problem import budgets_of
 from isodepth.fitting.result import Fit
 from isodepth.laws import Array
 from isodepth.planning.cost import Device, memory_bytes
@@ -24,6 +23,7 @@ from isodepth.planning.grid import (
     optimal_width,
 )
 from isodepth.planning.worlds import Candidates
+from isodepth.runs.groups import budgets_of
 
 
 def candidate_cells(

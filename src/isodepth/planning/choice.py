@@ -66,7 +66,8 @@ def best_for(
 
     check_share: up to this share of the cost is held, before the rest is optimised, for what the
     optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ for its
-    cost) and replicates of the two cheapest cells. `ideal`: the continuous optimum where known.
+    cost) and replicates of the two cheapest cells. With `limits.every_r` it is every r, whatever
+    its share of the cost. `ideal`: the continuous optimum where known.
     dearer: a good choice for more, to search from as well; what it holds is held where that share
     pays for it.
     Raises InputError for a share outside 0 to 1, or a cost that buys no run.
@@ -84,8 +85,9 @@ def best_for(
         return exact(worlds, cost, spend, limits=limits, fixed=kept, ideal=best, dearer=more)
 
     counts = searched(kept)
-    if check_share:
-        held, kept = _checks(worlds, candidates, counts, limits, share, held, kept)
+    if check_share or limits.every_r:
+        spends = (spend if limits.every_r else share, share)
+        held, kept = _checks(worlds, candidates, counts, limits, spends, held, kept)
         if (counts < kept).any():
             counts = searched(kept)
     choice = choice_of(worlds, candidates, counts)
@@ -183,29 +185,39 @@ def _checks(
     candidates: Candidates,
     counts: Integers,
     limits: Limits,
-    spend: float,
+    spends: tuple[float, float],
     held: Integers,
     kept: Integers,
 ) -> tuple[Integers, Integers]:
-    """What is held for checking at counts (n,), and kept with it, beside what already is."""
-    cost = candidates.cost
+    """What is held for checking at counts (n,), and kept with it, beside what already is.
+
+    spends: what the runs held for r may cost, and all that are held.
+    """
+    cost, spend = candidates.cost, spends[1]
     telling = worlds.sensitivity(counts) / cost
     held, kept = held.copy(), kept.copy()
     for _, mine, made in _fitted(candidates):
-        for level, there in zip(_levels(candidates), _made_levels(made), strict=True):
-            used = np.union1d(level[(counts + held > 0) & mine], there)
-            missing = mine & ~np.isin(level, used) & (cost <= spend - held @ cost)
-            if used.size < _LEAST_LEVELS and missing.any():
+        every = (limits.every_r, False)
+        for level, there, most, all_of in zip(
+            _levels(candidates), _made_levels(made), spends, every, strict=True
+        ):
+            while True:
+                used = np.union1d(level[(counts + held > 0) & mine], there)
+                missing = mine & ~np.isin(level, used) & (cost <= most - held @ cost)
+                if not missing.any() or (used.size >= _LEAST_LEVELS and not all_of):
+                    break
                 i = np.argmax(np.where(missing, telling, -np.inf))
                 held[i] += 1
                 kept[i] = max(1, kept[i])
+                if not all_of:
+                    break
     full = limits.max_replicates or _LEAST_REPLICATES
     lacking = _LEAST_REPLICATES - int(np.maximum(kept - 1, 0).sum())
     for i in np.argsort(np.where((counts > 0) & (kept < 2), cost, np.inf), kind="stable")[:lacking]:
         if counts[i] and kept[i] < 2 and full > 1 and held @ cost + cost[i] <= spend:
             held[i] += 1
             kept[i] = 2
-    if limits.max_runs is not None and kept.sum() > limits.max_runs // 2:
+    if limits.max_runs is not None and kept.sum() > limits.max_runs // 2 and not limits.every_r:
         return np.zeros_like(counts), np.zeros_like(counts)
     return held, kept
 

@@ -252,6 +252,7 @@ class Limits:
 
     max_runs: int | None = None  # in all; None: any number
     max_replicates: int | None = None  # of one candidate; None: any number
+    every_r: bool = False  # hold a run at every r, whatever it tells of φ
 
 
 def exact(

@@ -247,7 +247,7 @@ def optimal_width(law: Fit, recipe: Recipe, recurrences: int, flops: float, shap
             f"{flops:.3g} FLOPs are too few for three widths of at least {LEAST_STEPS} steps of "
             f"{shape.batch_tokens} tokens at r = {recurrences}"
         )
-    predicted = law.predict(
+    predicted = law.drawn(
         n_once=[float(c.n_once) for c, _ in losses],
         n_rec=[float(c.n_rec) for c, _ in losses],
         n_inject=[float(c.n_inject) for c, _ in losses],

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
-
 from isodepth.fitting import Fit, fit
 from isodepth.fitting.identify import NOISE_FLOOR
-from isodepth.fitting.noise import noise_scale
-from isodepth.fitting.problem import build
+from isodepth.fitting.noise import scale_of
 from isodepth.planning.worlds import NOISES, PRIOR_LAWS, prior
 from isodepth.runs import Runs
 
@@ -31,14 +28,12 @@ def supposed(runs: Runs, recipe: str) -> Supposed:
     a design has include laws that the runs themselves rule out. Where no law can tell φ yet, the
     published laws and noises.
     """
-    frame = runs.of_recipe(recipe)[0]
-    frame = frame[frame["status"] == "done"]
     fits = [fit(runs, recipe=recipe, law=law, bootstrap=0, sensitivity=False) for law in PRIOR_LAWS]
     fits = [one for one in fits if one.phi is not None]
     if not fits:
         return Supposed(fits=prior("published"), noises=NOISES)
     free = [one for one in fits if _freedom(one) >= _LEAST_FREEDOM]
-    noises = sorted({_noise(one, frame) for one in free})
+    noises = sorted({noise for noise in map(noise_of, free) if noise is not None})
     return Supposed(fits=free or fits, noises=tuple(noises) or NOISES)
 
 
@@ -46,7 +41,16 @@ def _freedom(one: Fit) -> int:
     return one.n_runs - one.fitted.theta.size
 
 
-def _noise(one: Fit, frame: pd.DataFrame) -> float:
-    """Standard deviation of the log loss about the law."""
-    problem = build(frame, one.conventions)
-    return max(noise_scale(problem, one.objective, one.fitted.theta.size), NOISE_FLOOR)
+def noise_of(one: Fit) -> float | None:
+    """Standard deviation of the log loss about a fitted law; None where too few runs tell it."""
+    if _freedom(one) < _LEAST_FREEDOM:
+        return None
+    c = one.conventions
+    delta = c.huber_delta if c.estimator == "huber" else float("inf")
+    scale = scale_of(one.n_runs, delta, one.objective, one.fitted.theta.size)
+    return max(scale, NOISE_FLOOR)
+
+
+def r_doubted(one: Fit) -> bool:
+    """Whether a fit found that r^φ does not describe its values of r."""
+    return any(warned.code == "multiplicity_form" for warned in one.warnings)

@@ -6,24 +6,45 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from isodepth.comparing.channels import Channel, Split
+from isodepth.comparing.channels import Channel, Shares
+from isodepth.comparing.forms import FORM_WORDS, Candidate, Split
+from isodepth.comparing.paired_runs import Paired
 from isodepth.comparing.result import Comparison
+from isodepth.fitting.law_free import Value, Worth
 from isodepth.fitting.result import Interval
 from isodepth.laws import LAWS
-from isodepth.report.tables import interval_text, new_table, sentences, size_text
+from isodepth.report.tables import new_table, sentences
+from isodepth.report.words import interval_text, size_text
 
 
 def compare_report(result: Comparison) -> RenderableType:
     """What `isodepth compare` prints for one recipe."""
-    parts: list[RenderableType] = [
-        Text(_headline(result), style="bold"),
-        _conventions(result),
-        _phis(result),
-    ]
-    if result.channels:
-        names = f"{result.recipe} less {result.baseline}, nats per token (below 0: lower loss)"
+    names = f"{result.recipe} less {result.baseline}"
+    parts: list[RenderableType] = [Text(_headline(result), style="bold")]
+    if result.paired is not None:
         parts += [
-            Text(f"Loss change at equal compute, each at its own optimal size: {names}"),
+            Text(
+                f"Runs of equal r, width and budget: log loss, {names} (below 0: lower loss); D/N: "
+                "tokens over n_once + r·n_rec"
+            ),
+            paired_table(result.paired),
+        ]
+    if result.split is not None:
+        parts += [
+            Text(
+                "What the recipe changes at equal r: forms of the difference, and their error on "
+                "left-out budgets, log loss"
+            ),
+            forms_table(result.split),
+            *_worths(result.delta_log_m),
+        ]
+    parts += [Text("φ by the laws"), _conventions(result), _phis(result)]
+    if result.channels:
+        parts += [
+            Text(
+                "Loss change at equal compute, nats per token, by the form that holds, each at its "
+                f"own optimal size: {names}"
+            ),
             _channels(result, equal_size=False),
             Text("The same with both at the baseline's optimal size"),
             _channels(result, equal_size=True),
@@ -41,11 +62,87 @@ def compare_report(result: Comparison) -> RenderableType:
 
 
 def _headline(result: Comparison) -> str:
-    verdict = f"{result.recipe} against {result.baseline}: {result.verdict}"
-    if result.delta_phi is None:
-        return verdict
-    ends = interval_text(result.ci95["delta_phi"], "+.3f")
-    return f"{verdict} (Δφ = {result.delta_phi:+.3f} {ends})".replace(" )", ")")
+    return f"{result.recipe} against {result.baseline}: {result.verdict}"
+
+
+def paired_table(paired: Paired) -> Table:
+    """Mean differences by r, by budget and by tokens per parameter, and what is predicted."""
+    table = new_table(
+        "", "runs", "difference", "95% interval", "laws' Δφ predicts", "form predicts"
+    )
+    for m in paired.means:
+        if m.by == "recurrences":
+            name = f"r = {m.recurrences}"
+        elif m.by == "budget_flops":
+            name = f"{m.budget_flops:.3g} FLOPs"
+        else:
+            assert m.tokens_per_parameter is not None
+            low, high = m.tokens_per_parameter
+            name = f"D/N {low:.3g} to {high:.3g}"
+        table.add_row(name, str(m.n_runs), *_seen(m.delta_log_loss, m.by_phi, m.by_form))
+    g = paired.growth
+    if g is not None:
+        seen = _seen(g.delta_log_loss, g.by_phi, g.by_form)
+        table.add_row(f"r = {g.high} less r = {g.low}", str(g.n_pairs), *seen)
+    return table
+
+
+def _seen(seen: Value, by_phi: float | None, by_form: float) -> tuple[str, str, str, str]:
+    return (
+        f"{seen.value:+.4f}",
+        interval_text(seen.ci95, "+.4f"),
+        "open" if by_phi is None else f"{by_phi:+.4f}",
+        f"{by_form:+.4f}",
+    )
+
+
+def forms_table(split: Split) -> Table:
+    """Every form, the best on left-out budgets first."""
+    table = new_table("form", "parameters", "Δφ [95%]", "left out", "p", "admissible")
+    for c in sorted(split.candidates, key=lambda c: c.held_out_rmse):
+        phi = c.delta_phi
+        table.add_row(
+            form_name(c),
+            ", ".join(f"{_SYMBOLS[k]} {v.value:.3g}" for k, v in c.params.items()),
+            "" if phi is None else f"{phi.value:+.3f} {interval_text(phi.ci95, '+.3f')}",
+            f"{c.held_out_rmse:.4f}",
+            "best" if c.p_value is None else f"{c.p_value:.2g}",
+            form_mark(split, c),
+        )
+    return table
+
+
+def form_name(c: Candidate) -> str:
+    """A form in words."""
+    if c.form == "none":
+        return "Δφ alone" if c.with_phi else "no difference"
+    return FORM_WORDS[c.form] + (", Δφ" if c.with_phi else "")
+
+
+def form_mark(split: Split, c: Candidate) -> str:
+    """How a form is judged, in a word."""
+    if c == split.chosen:
+        return "holds"
+    return "yes" if c.admissible else "no"
+
+
+_SYMBOLS = {
+    "tokens_ratio": "κ",
+    "log_tokens_ratio_per_log_params": "c",
+    "params_ratio": "ν",
+    "loss_offset": "δ",
+    "loss_offset_times_r": "c",
+    "loss_offset_per_log_r": "δ₁",
+}
+
+
+def _worths(found: tuple[Worth, ...]) -> list[RenderableType]:
+    if not found:
+        return []
+    listed = ", ".join(
+        f"r = {w.recurrences:g}: {w.value:+.3f} {interval_text(w.ci95, '+.3f')}" for w in found
+    )
+    return [Text(f"Δ log m(r), an own one at every r, beside the form that holds: {listed}")]
 
 
 def _conventions(result: Comparison) -> Text:
@@ -86,10 +183,13 @@ def _phis(result: Comparison) -> Table:
 
 
 def _channels(result: Comparison, *, equal_size: bool) -> Table:
-    table = new_table("budget", "r", "change", "token budget", "capacity (φ)", "other")
+    apart = result.channels[0].optimal.capacity is not None
+    shares = ("capacity", "other") if apart else ("capacity_and_other",)
+    heads = ("capacity (φ)", "other") if apart else ("capacity and other",)
+    table = new_table("budget", "r", "change", "token budget", *heads)
     for c in result.channels:
         split = c.equal_size if equal_size else c.optimal
-        shown = [_share(split, n) for n in ("delta_loss", "token_budget", "capacity", "other")]
+        shown = [_share(split, n) for n in ("delta_loss", "token_budget", *shares)]
         table.add_row(*_place(c), *shown)
     return table
 
@@ -98,7 +198,7 @@ def _place(channel: Channel) -> tuple[str, str]:
     return f"{channel.budget_flops:.3g}", str(channel.recurrences)
 
 
-def _share(split: Split, name: str) -> str:
+def _share(split: Shares, name: str) -> str:
     value: float = getattr(split, name)
     ends: Interval | None = split.ci95[name]
     # these intervals lie evenly about their value

@@ -22,7 +22,8 @@ from isodepth.minima import Isoflop, isoflop
 from isodepth.report.drawing import COLOURS, MARKERS, plain, save, style
 from isodepth.report.drawn import Drawn
 from isodepth.report.forest import sensitivity_figure
-from isodepth.report.tables import interval_text, size_text
+from isodepth.report.words import interval_text, size_text
+from isodepth.report.worth_figures import worth_figures
 from isodepth.runs import Runs
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ _STAR: dict[str, Any] = {
 }
 
 
+_MOST_BUDGETS = 12  # drawn one by one
+
+
 def write_figures(runs: Runs, fit: Fit, drawn: Sequence[Drawn], out: Path) -> list[Path]:
     """All figures of a fit into `out`, each as SVG, PDF and PNG; the paths written.
 
@@ -52,6 +56,7 @@ def write_figures(runs: Runs, fit: Fit, drawn: Sequence[Drawn], out: Path) -> li
         ("residuals", residuals_figure([own])),
         ("profile", profile_figure([own])),
         ("sensitivity", sensitivity_figure(fit)),
+        *worth_figures(fit),
     ):
         if figure is not None:
             written += save(figure, out, name)
@@ -68,7 +73,8 @@ def isoflop_figure(runs: Runs, drawn: Sequence[Drawn]) -> Figure | None:
     if not drawn:
         return None
     levels = sorted({int(r) for d in drawn for r in d.problem.frame["recurrences"]})
-    budgets = sorted({float(c) for d in drawn for c in np.unique(_budgets(d.problem))})
+    every = {float(c) for d in drawn for c in np.unique(_budgets(d.problem))}
+    budgets = _shown(sorted(every))
     shades = dict(
         zip(budgets, mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(budgets))), strict=True)
     )
@@ -103,10 +109,17 @@ def isoflop_figure(runs: Runs, drawn: Sequence[Drawn]) -> Figure | None:
             for (budget, shade), marker in zip(shades.items(), cycle(MARKERS), strict=False)
         ]
         handles.append(Line2D([], [], ls="", label="minimum", **_STAR))
-        figure.legend(
-            handles=handles, title="training FLOPs", loc="outside right center", frameon=False
-        )
+        some = "" if len(budgets) == len(every) else f"\n({len(budgets)} of {len(every)} budgets)"
+        title = f"training FLOPs{some}"
+        figure.legend(handles=handles, title=title, loc="outside right center", frameon=False)
     return figure
+
+
+def _shown(budgets: list[float]) -> list[float]:
+    """All budgets, or of more than an eye tells apart some, evenly spaced among them."""
+    if len(budgets) <= _MOST_BUDGETS:
+        return budgets
+    return [budgets[i] for i in np.linspace(0, len(budgets) - 1, _MOST_BUDGETS).astype(int)]
 
 
 def _isoflop_curve(
@@ -168,7 +181,8 @@ def predicted_figure(fit: Fit, own: Drawn) -> Figure:
 def residuals_figure(drawn: Sequence[Drawn]) -> Figure:
     """Residuals against size, a panel a budget; of several recipes, a row each."""
     several = len(drawn) > 1
-    budgets = sorted({float(c) for d in drawn for c in np.unique(_budgets(d.problem))})
+    every = {float(c) for d in drawn for c in np.unique(_budgets(d.problem))}
+    budgets = _shown(sorted(every))
     columns = len(budgets) if several else min(len(budgets), 3)
     rows = len(drawn) if several else -(-len(budgets) // columns)
     levels = sorted({int(r) for d in drawn for r in d.problem.frame["recurrences"]})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from isodepth.comparing.result import Comparison
 from isodepth.errors import InputError
@@ -71,9 +72,38 @@ def fit_latex(fit: Fit) -> str:
         f"{_LAWS[c.law]}, $N_{{\\text{{eff}}}} = N_{{\\text{{once}}}} + "
         f"{worth}\\,N_{{\\text{{rec}}}}$; {_estimator(fit)}; weights {escaped(fit.weighting)}. "
         f"{fit.n_runs} runs of {escaped(fit.recipe)} ({escaped(fit.source)}), "
-        f"{fit.n_excluded} excluded. {_method(fit)}"
+        f"{fit.n_excluded} excluded. {_method(fit)}{_without_law(fit)}"
     )
     return _table("lrl", ("parameter", "value", r"95\% interval"), [rows, quality], note)
+
+
+def _without_law(fit: Fit) -> str:
+    """Both exponents without a law, named apart; nothing where there is none."""
+    found = fit.law_free
+    if found is None:
+        return ""
+    split = found["split"]
+    constants = {"tokens": (r"tokens $\times", "tokens_ratio"), "loss": ("nats $+", "loss_offset")}
+
+    def both(phis: dict[str, Any]) -> str:
+        named = (
+            ("anchored at $m(1) = 1$", phis["phi"]),
+            ("among looped arms", phis["phi_looped"]),
+        )
+        return ", ".join(
+            f"{words} ${one['value']:.3f}$ {_phis(tuple(one['ci95']), '.3f')}"
+            for words, one in named
+            if one
+        )
+
+    said = f"$\\varphi$ without a law: {both(found)}"
+    if split["kind"] in constants:
+        words, name = constants[split["kind"]]
+        said += (
+            f"; with a constant for looped arms ({words} {_plain(split[name]['value'], 3)}$): "
+            f"{both(split)}"
+        )
+    return f" {said}."
 
 
 def compare_latex(results: Sequence[Comparison]) -> str:

@@ -30,7 +30,9 @@ from isodepth.report.drawn import Drawn, drawn_of_fit
 from isodepth.report.forest import Row, forest_rows, sensitivity_rows
 from isodepth.report.page_laws import law_content
 from isodepth.report.page_shape import shape_of
-from isodepth.report.tables import SYMBOLS, interval_text, size_text
+from isodepth.report.tables import SYMBOLS, both_intervals
+from isodepth.report.words import interval_text, size_text
+from isodepth.report.worth import worth_content, worth_rows
 from isodepth.runs import Runs
 
 PAGE = "report.html"
@@ -83,13 +85,14 @@ def fit_page(runs: Runs, fit: Fit, drawn: Sequence[Drawn], table_file: str) -> d
             ("", f"{fit.n_runs} runs of {fit.recipe} ({fit.source})"),
             ("", _conventions(fit.conventions)),
         ],
-        "tables": [_parameters(fit, "The law")],
+        "tables": [_parameters(fit, "The law"), *map(asdict, worth_rows(fit))],
+        "worth": worth_content(fit),
         "shape": shape_of(runs, drawn),
         "laws": [law_content(runs, law) for law in drawn],
         "forests": [_fit_forest(fit)],
         "channels": [],
         "open": _OPEN,
-        "lists": {"Warnings": fit.warnings, "Notes": fit.notes},
+        "lists": {"Warnings": [str(w) for w in fit.warnings], "Notes": fit.notes},
         "runs": _table(runs, table_file),
         "made": _made(fit, asked),
     }
@@ -114,6 +117,7 @@ def compare_page(
             ("", f"{first.source}; {_conventions(first.conventions)}, {_fits(first)}"),
         ],
         "tables": [_phis(results), *_use(results)],
+        "worth": [],
         "shape": shape_of(runs, drawn),
         "laws": [law_content(runs, law) for law in drawn],
         "forests": [_compare_forest(r) for r in results],
@@ -121,9 +125,13 @@ def compare_page(
         "open": _OPEN,
         "lists": {
             "Warnings": _once(
-                f"{r.recipe}: {w}" if len(results) > 1 else w for r in results for w in r.warnings
+                f"{r.recipe}: {w}" if len(results) > 1 else str(w)
+                for r in results
+                for w in r.warnings
             ),
-            "Assumptions": _once(a for r in results for a in r.assumptions),
+            "Assumptions": _once(
+                [_made_at_once(results), *(a for r in results for a in r.assumptions)]
+            ),
         },
         "runs": _table(runs, table_file),
         "made": _made(first, asked),
@@ -168,18 +176,37 @@ def sweep_page(
         ],
         "tables": [
             *(_parameters(fit, f"The law of {fit.recipe}") for fit in fits),
+            *(
+                asdict(one) | {"title": f"{fit.recipe}: {one.title}"}
+                for fit in fits
+                for one in worth_rows(fit)
+            ),
             *([_phis(results)] if results else []),
             *_use(results),
         ],
+        "worth": [one for fit in fits for one in worth_content(fit)],
         "shape": shape_of(runs, drawn, vocab=vocab, sequence_length=sequence_length),
         "laws": [law_content(runs, law) for law in drawn],
         "forests": [*map(_fit_forest, fits), *map(_compare_forest, results)],
         "channels": _channels(results),
         "open": _OPEN,
-        "lists": {"How far to trust this": list(trust), "Warnings": _once(warned)},
+        "lists": {
+            "How far to trust this": [*trust, *([_made_at_once(results)] if results else [])],
+            "Warnings": _once(warned),
+        },
         "runs": _table(runs, table_file),
         "made": made,
     }
+
+
+def _made_at_once(results: Sequence[Comparison]) -> str:
+    """How many comparisons a reader of the page is shown."""
+    losses = sum(len(r.channels) for r in results)
+    phis = "one comparison" if len(results) == 1 else f"{len(results)} comparisons"
+    return (
+        f"this page makes {phis} of φ and {losses} of losses at equal compute, each with a 95% "
+        "interval of its own: of twenty that are independent one misses by chance"
+    )
 
 
 def _phi_text(fit: Fit) -> str:
@@ -220,6 +247,7 @@ def _parameters(fit: Fit, title: str) -> dict[str, Any]:
         ]
         for name, value in fit.params.items()
     ]
+    rows += [[words, "", interval_text(ci95, ".4g")] for words, ci95 in both_intervals(fit)]
     if fit.r2 is not None:
         rows.append(["R²", f"{fit.r2:.4f}", ""])
     rows.append(["rms residual, nats", f"{fit.rmse:.4f}", ""])

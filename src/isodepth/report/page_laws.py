@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isodepth.fitting.estimate import MANY, spread_rows
 from isodepth.fitting.uncertainty import held
 from isodepth.laws import LAWS, Array
 from isodepth.minima import isoflop
@@ -24,7 +25,10 @@ def law_content(runs: Runs, drawn: Drawn) -> dict[str, Any]:
     loss = frame["loss"].to_numpy(dtype=float)
     refits: list[dict[str, float]] = []
     if drawn.told:
-        thetas, _ = held(drawn.fitted, drawn.theta, drawn.phi, _SLIDER)
+        fitted = drawn.fitted
+        if fitted.n > MANY:  # some of the runs show how a curve moves
+            fitted = fitted.only(spread_rows(fitted))
+        thetas, _ = held(fitted, drawn.theta, drawn.phi, _SLIDER)
         refits = [_coefficients(drawn, t) for t in thetas]
     return {
         "recipe": drawn.name,

@@ -17,6 +17,8 @@ from isodepth.fitting.result import Fit, Interval
 from isodepth.laws import LAWS
 from isodepth.minima import Isoflop
 from isodepth.planning.advice import Equivalence
+from isodepth.report.words import interval_text, size_text
+from isodepth.report.worth import worth_rows
 from isodepth.terminal import console
 
 _WIDTH = 100
@@ -33,6 +35,7 @@ def fit_report(fit: Fit) -> RenderableType:
     """What `isodepth fit` prints."""
     parts: list[RenderableType] = [Text(_headline(fit), style="bold"), _conventions(fit)]
     parts.append(_parameters(fit))
+    parts += _worth(fit)
     parts.append(_quality(fit))
     if fit.drift:
         parts += _drift(fit.drift)
@@ -70,7 +73,30 @@ def _parameters(fit: Fit) -> Table:
         ci95: Any = fit.profile_phi["ci95"]
         ends = [f"{x:.4g}" if x is not None else "open" for x in ci95]
         table.add_row("φ, by profile likelihood", "", f"[{ends[0]}, {ends[1]}]")
+    for words, ci95 in both_intervals(fit):
+        table.add_row(words, "", interval_text(ci95, ".4g"))
     return table
+
+
+def both_intervals(fit: Fit) -> list[tuple[str, Interval]]:
+    """φ's interval by groups and by error structures, where residuals go on along r."""
+    found = fit.errors_along_r
+    if not found or not found["ci95_structures"]:
+        return []
+    return [
+        ("φ, by groups", tuple(found["ci95_groups"])),
+        ("φ, averaged over error structures", tuple(found["ci95_structures"])),
+    ]
+
+
+def _worth(fit: Fit) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for one in worth_rows(fit):
+        table = new_table(*one.columns)
+        for row in one.rows:
+            table.add_row(*row)
+        parts.append(table)
+    return parts
 
 
 def _quality(fit: Fit) -> Table:
@@ -99,7 +125,15 @@ def _quality(fit: Fit) -> Table:
                 f"{title}: {name}",
                 f"BIC {form['bic']:.1f}, rms {form['rmse']:.4f}{left_out} nats{phi}",
             )
-    for name, form in lack["multiplicities"].items():
+    found = fit.errors_along_r
+    if found:
+        table.add_row(
+            "residuals along r",
+            f"correlation {found['correlation']:.2f} with the next budget's "
+            f"(p = {found['p_value']:.2g})",
+        )
+    # the table of worth has them by r
+    for name, form in lack["multiplicities"].items() if fit.law_free is None else ():
         listed = ", ".join(f"m({r}) = {m:.3f}" for r, m in form["multiplicity"].items())
         if listed:
             table.add_row(f"m(r), {name}", listed)
@@ -161,7 +195,7 @@ def isoflop_report(result: Isoflop) -> RenderableType:
                 f"[{sizes}]" if sizes else "",
                 "" if g.loss_min is None else f"{g.loss_min:.4f}",
                 interval_text(g.loss_min_ci95, ".4f"),
-                g.warning or "",
+                str(g.warning or ""),
             )
         parts += [Text(recipe, style="bold"), table]
     noise = (
@@ -176,13 +210,16 @@ def isoflop_report(result: Isoflop) -> RenderableType:
 def equivalence_report(result: Equivalence) -> RenderableType:
     """What `isodepth equivalent` prints."""
     table = new_table("size (non-embedding parameters)", "value", "95% interval")
-    equal = result.equivalent_params
     table.add_row("unique parameters", size_text(result.unique_params), "exact")
-    table.add_row(
-        "unlooped size of equal loss",
-        "not identified" if equal.value is None else size_text(equal.value),
-        "" if equal.ci95 is None else f"[{', '.join(size_text(x) for x in equal.ci95)}]",
-    )
+    for words, equal in (
+        ("unlooped size of equal loss, by the law", result.equivalent_params),
+        ("unlooped size of equal loss, without a law", result.equivalent_params_law_free),
+    ):
+        table.add_row(
+            words,
+            "not identified" if equal.value is None else size_text(equal.value),
+            "" if equal.ci95 is None else f"[{', '.join(size_text(x) for x in equal.ci95)}]",
+        )
     cost = size_text(result.same_cost_params)
     table.add_row("unlooped size of equal training cost", cost, "exact")
     table.add_row("training FLOPs per token", f"{result.flops_per_token:.4g}", "exact")
@@ -210,19 +247,6 @@ def account_report(result: Account) -> RenderableType:
     return table
 
 
-def size_text(params: float) -> str:
-    """A parameter count as people write it: 411M, 1.04B."""
-    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if params >= unit:
-            return f"{params / unit:.3g}{letter}"
-    return f"{params:.3g}"
-
-
-def interval_text(interval: Interval | None, form: str) -> str:
-    """[low, high] or nothing."""
-    return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
 def new_table(*headers: str) -> Table:
     """A table in the style of every report."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -231,7 +255,7 @@ def new_table(*headers: str) -> Table:
     return table
 
 
-def sentences(title: str, said: Iterable[str], style: str) -> list[RenderableType]:
+def sentences(title: str, said: Iterable[object], style: str) -> list[RenderableType]:
     """A titled list; nothing where nothing is said."""
     listed = [Padding(Text(f"• {s}"), (0, 0, 0, 2)) for s in said]
     return [Text(title, style=f"bold {style}".strip()), *listed] if listed else []

@@ -12,10 +12,14 @@ import numpy as np
 import pandas as pd
 
 from isodepth.errors import InputError
+from isodepth.laws import Bools
 from isodepth.runs.raw import RawTable
+from isodepth.runs.units import unit_of_column
 
-STATUSES = ("planned", "running", "done", "diverged", "failed", "interrupted")
+STATUSES = ("planned", "running", "done", "diverged", "failed", "interrupted", "duplicate")
 _FLOPS_TOLERANCE = 0.02
+_FAR_OFF = 10.0  # times, from which on a count is in another unit
+_LISTED = 5  # rows of one kind that are named one by one
 _LEAST_TOKENS = 1e5  # below this, and below a tenth of the parameters, a count is in other units
 
 
@@ -26,21 +30,23 @@ class _Column:
     required: bool = False
     zero: bool = False  # may be 0
     whole: bool = False
+    least: float = 0.0  # what lies below, or above `most`, is a slip and no run
+    most: float = math.inf
 
 
 NUMERIC: dict[str, _Column] = {
-    "recurrences": _Column(required=True, whole=True),
-    "n_once": _Column(required=True, zero=True),
-    "n_rec": _Column(required=True, zero=True),
-    "tokens": _Column(required=True),
-    "loss": _Column(required=True),
-    "n_inject": _Column(zero=True),
-    "flops_per_token": _Column(),
-    "flops": _Column(),
-    "budget_flops": _Column(),
-    "width": _Column(whole=True),
+    "recurrences": _Column(required=True, whole=True, most=1e4),
+    "n_once": _Column(required=True, zero=True, least=1.0, most=1e15),
+    "n_rec": _Column(required=True, zero=True, least=1.0, most=1e15),
+    "tokens": _Column(required=True, most=1e18),
+    "loss": _Column(required=True, least=1e-6, most=1e6),
+    "n_inject": _Column(zero=True, least=1.0, most=1e15),
+    "flops_per_token": _Column(least=1.0, most=1e21),
+    "flops": _Column(least=1.0, most=1e33),
+    "budget_flops": _Column(least=1.0, most=1e33),
+    "width": _Column(whole=True, most=1e7),
     "seed": _Column(zero=True, whole=True),
-    "loss_stderr": _Column(),
+    "loss_stderr": _Column(least=1e-12, most=1e3),
 }
 TEXT = ("run_id", "recipe", "status", "reading")
 _ALIASES = {
@@ -79,6 +85,9 @@ def check_columns(table: RawTable) -> list[str]:
     for name in missing:
         match = _resembling(name, strangers)
         hint = f"; did you mean column {match!r}? Rename it to {name!r}" if match else ""
+        if name == "loss" and not match:
+            units = {c: unit_of_column(c) for c in strangers}
+            hint = next((f"; column {c!r} holds {unit}" for c, unit in units.items() if unit), "")
         problems.append(f"{table.name}: column {name!r} is missing{hint}")
     if problems:
         raise InputError(problems)
@@ -157,6 +166,10 @@ def _number(name: str, cell: object, state: object) -> tuple[float, str | None]:
         return math.nan, f"{shown(cell)} must {least}"
     if rule.whole and value != int(value):
         return math.nan, f"{shown(cell)} must be a whole number"
+    if value and not rule.least <= value <= rule.most and state in (None, "done"):
+        bound, limit = ("below", rule.least) if value < rule.least else ("above", rule.most)
+        hint = "; the loss of a diverged run is nan" if name == "loss" else ""
+        return math.nan, f"{shown(cell)} is {bound} {limit:g}, where no run lies{hint}"
     return value, None
 
 
@@ -206,6 +219,7 @@ def check_rows(table: RawTable, frame: pd.DataFrame) -> None:
     )
     _check_ids(table, frame, problems)
     _check_unlooped(table, frame, problems)
+    _check_tokens(table, frame, problems)
     if {"flops", "flops_per_token"} <= set(frame.columns):
         flops, product = frame["flops"], frame["flops_per_token"] * tokens
         report(
@@ -218,6 +232,38 @@ def check_rows(table: RawTable, frame: pd.DataFrame) -> None:
         )
     if problems:
         raise InputError(problems)
+
+
+def _check_tokens(table: RawTable, frame: pd.DataFrame, problems: list[str]) -> None:
+    """Tokens that no such budget buys, from the FLOPs of a token or 6 a parameter and pass."""
+    name = next((c for c in ("budget_flops", "flops") if c in frame), None)
+    if name is None:
+        return
+    tokens, spent = frame["tokens"].to_numpy(), frame[name].to_numpy()
+    if name == "budget_flops" and "flops_per_token" in frame:
+        off = frame["flops_per_token"].to_numpy() * tokens / spent
+        limits, said = (1 / _FAR_OFF, _FAR_OFF), "tokens × flops_per_token are"
+    else:
+        inject = frame["n_inject"].fillna(0.0).to_numpy() if "n_inject" in frame else 0.0
+        looped = frame["recurrences"].to_numpy() * (frame["n_rec"].to_numpy() + inject)
+        off = 6.0 * (frame["n_once"].to_numpy() + looped) * tokens / spent
+        limits, said = (1 / _FAR_OFF**3, 3.0 * _FAR_OFF), "tokens × 6 FLOPs a parameter are"
+    with np.errstate(invalid="ignore"):
+        far = np.flatnonzero(_ended(frame) & ((off < limits[0]) | (off > limits[1])))
+    for i in far[:_LISTED]:
+        problems.append(
+            f"{table.at(int(i), 'tokens')}: {said} {off[i]:.3g} times {name} = {spent[i]:.6g}: one "
+            "of them is in another unit"
+        )
+    if far.size > _LISTED:
+        problems.append(f"{table.name}: {far.size - _LISTED} more rows of this kind")
+
+
+def _ended(frame: pd.DataFrame) -> Bools:
+    """Which runs came to their end: others have spent what they have spent."""
+    if "status" not in frame:
+        return np.ones(len(frame), dtype=bool)
+    return frame["status"].isin(["", "done"]).to_numpy()
 
 
 def _check_ids(table: RawTable, frame: pd.DataFrame, problems: list[str]) -> None:

@@ -15,13 +15,18 @@ import pandas as pd
 
 from isodepth.errors import InputError, reason
 from isodepth.runs.checks import check_cells, check_columns, check_rows
+from isodepth.runs.contradictions import Contradiction, contradictions
+from isodepth.runs.groups import grouped, repeated_rows
 from isodepth.runs.histories import refuse_history
 from isodepth.runs.raw import RawTable
 from isodepth.runs.reading import read_records, read_table
 from isodepth.runs.sweeps import holds_sweep, read_sweep, refuse_part_of_sweep
+from isodepth.runs.units import unit_told
+from isodepth.warned import Warned
 
 PUBLISHED = Path(__file__).parents[1] / "datasets" / "published_runs.csv"
 BASELINE = "baseline"
+DUPLICATE = "duplicate"  # the status of a row that repeats another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Runs:
     source: str  # what was loaded, as the user named it
     checksum: str  # SHA-256 of the data
     notes: tuple[str, ...] = ()  # what the loader wants the reader to know
+    unit: Contradiction | None = None  # that losses are in another unit, where a name tells
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -49,6 +55,15 @@ class Runs:
     def used(self) -> pd.DataFrame:
         """Finished runs with a finite loss: what a fit sees."""
         return self.frame[self.frame["status"] == "done"]
+
+    def doubts(self, rows: pd.DataFrame) -> tuple[Contradiction, ...]:
+        """What a recipe's rows, as `of_recipe` gives them, say against each other."""
+        told = () if self.unit is None else (self.unit,)
+        done = rows[rows["status"] == "done"]
+        found = contradictions(done, rows[rows["status"] == DUPLICATE]) if len(done) else []
+        if told:  # the name says what the values do
+            found = [one for one in found if one.warned.code != "not_nats"]
+        return (*told, *found)
 
     def choose(self, recipe: str | None) -> str:
         """The recipe named, or `baseline`, or the only one.
@@ -133,7 +148,16 @@ def checked(table: RawTable) -> Runs:
     check_rows(table, frame)
     frame = _complete(frame)
     notes += [*table.notes, *_notes(frame)]
-    return Runs(frame=frame, source=table.name, checksum=table.checksum, notes=tuple(notes))
+    unit = unit_told(table)
+    return Runs(
+        frame=frame,
+        source=table.name,
+        checksum=table.checksum,
+        notes=tuple(notes),
+        unit=None
+        if unit is None
+        else Contradiction(warned=Warned("not_nats", unit[0]), withholds=unit[1]),
+    )
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
@@ -157,7 +181,26 @@ def _complete(frame: pd.DataFrame) -> pd.DataFrame:
     if "flops_per_token" in frame:
         spent = frame["flops_per_token"] * frame["tokens"]
         frame["flops"] = frame["flops"].fillna(spent) if "flops" in frame else spent
+    _name_budgets(frame)
+    repeats = repeated_rows(frame)
+    if repeats:
+        status = frame["status"].to_numpy(dtype=object, copy=True)
+        status[list(repeats)] = DUPLICATE
+        frame["status"] = status
     return frame
+
+
+def _name_budgets(frame: pd.DataFrame) -> None:
+    """One number for every budget, so that equal budgets are equal everywhere."""
+    source = "budget_flops" if "budget_flops" in frame else "flops"
+    if source not in frame:
+        return
+    known = frame[source].notna().to_numpy()
+    if source == "flops" and not known.all():
+        return  # some runs would stand outside every group
+    budgets = np.full(len(frame), np.nan)
+    budgets[known] = grouped(frame[source].to_numpy(dtype=float)[known])
+    frame["budget_flops"] = budgets
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +17,7 @@ from isodepth.output import Output
 from isodepth.sweep.request import Request
 from isodepth.sweep.wanted import Wanted
 from isodepth.terminal import console
+from isodepth.warned import Warned
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
@@ -37,7 +38,8 @@ class PlanCommand(Wanted, Request):
     """file for the plan, which `isodepth sweep` takes"""
     runs: Annotated[str | None, arg(metavar="RUNS")] = None
     """design: runs made already, which count at no cost; without --fit they tell the laws that are
-    supposed, without --noise the noise"""
+    supposed, without --noise the noise. A --fit without --noise tells its own noise, its warnings
+    are the plan's too, and where it doubts r^φ every r keeps a run"""
     next: int | None = None
     """with --runs: that many more runs, each the one that narrows most for its FLOPs"""
 
@@ -65,15 +67,20 @@ class PlanCommand(Wanted, Request):
             self.refuse_limits(ways)
             if self.runs is not None:
                 raise InputError(f"--runs is for designs: give {ways}")
-            return make_plan(spec, self.law(spec))
+            law = self.law(spec)
+            plan = make_plan(spec, law)
+            own = () if law is None or self.fit_file is None else carried([law])
+            return replace(plan, warnings=(*plan.warnings, *own))
         if self.n_widths is not None:
             raise InputError("--n-widths has no part in a design, which chooses the widths")
-        return plan_for(spec, *self.design(spec))
+        wish, fits = self.design(spec)
+        plan = plan_for(spec, wish, fits)
+        return plan if self.fit_file is None else replace(plan, warnings=carried(fits))
 
     def design(self, spec: Spec) -> tuple[Wish, list[Fit]]:
         """What is wanted, and the laws to suppose."""
         from isodepth.fitting import Fit
-        from isodepth.planning.supposed import supposed
+        from isodepth.planning.supposed import noise_of, r_doubted, supposed
         from isodepth.planning.worlds import NOISES, prior
         from isodepth.runs import load_runs
         from isodepth.sweep.target import recipe_of
@@ -81,12 +88,26 @@ class PlanCommand(Wanted, Request):
         own = None if self.fit_file is None else [Fit.load(self.fit_file)]
         made, laws = None, own
         noises: tuple[float, ...] = NOISES
+        if own is not None:
+            told_by = [noise for noise in map(noise_of, own) if noise is not None]
+            noises = tuple(told_by) or NOISES
         if self.runs is not None:
             made = load_runs(self.runs)
             if own is None or self.noise is None:
                 told = supposed(made, recipe_of(made, spec))
                 noises, laws = told.noises, own or told.fits
-        return self.wish(noises, made=made, next_runs=self.next), laws or prior("published")
+        wish = self.wish(noises, made=made, next_runs=self.next)
+        doubted = own is not None and any(map(r_doubted, own))
+        return replace(wish, every_r=doubted), laws or prior("published")
+
+
+def carried(fits: list[Fit]) -> tuple[Warned, ...]:
+    """The warnings of the fits that a plan supposes, as theirs."""
+    return tuple(
+        warned.about(f"the supposed fit ({one.source}, {one.recipe})")
+        for one in fits
+        for warned in one.warnings
+    )
 
 
 def show_plan(plan: Plan, *, stderr: bool) -> None:

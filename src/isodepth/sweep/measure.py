@@ -33,6 +33,7 @@ from isodepth.sweep.collect import CSV_FILE, collect, write_table
 from isodepth.sweep.ledger import FINAL, Ledger
 from isodepth.sweep.plan import Plan
 from isodepth.sweep.rounds import Round, load_rounds
+from isodepth.warned import to_json
 
 FITS = "fits"
 COMPARED = "compared"
@@ -68,7 +69,7 @@ class Measurement:
                 name: {
                     "phi": {"value": one.phi, "ci95": one.ci95.get("phi")},
                     "n_runs": one.n_runs,
-                    "warnings": one.warnings,
+                    **to_json(one.warnings),
                 }
                 for name, one in self.fits.items()
             },
@@ -77,7 +78,7 @@ class Measurement:
                     "value": one.delta_phi,
                     "ci95": one.ci95["delta_phi"],
                     "verdict": one.verdict,
-                    "warnings": list(one.warnings),
+                    **to_json(one.warnings),
                 }
                 for name, one in self.comparisons.items()
             },

@@ -10,15 +10,19 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from isodepth.decoding import decoded
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting.result import Fit
 from isodepth.planning.cost import memory_bytes
+from isodepth.planning.foreseen import foreseen
 from isodepth.planning.grid import Budget, Cell, cells, choose_widths
 from isodepth.runs.sweeps import PLAN_FORMAT, PlannedRow, check_run_ids, read_plan_file
 from isodepth.sweep.spec import Spec, checked
 from isodepth.training.config import TrainConfig
+from isodepth.warned import Warned, from_json, to_json
 
 # What a command template may name, beside text: one run's own numbers, its folder, and the Python
 # that runs isodepth.
@@ -94,6 +98,7 @@ class Plan:
     waiting: tuple[Budget, ...]  # adaptive: budgets whose widths wait for the first one's results
     assumptions: tuple[str, ...]
     prediction: Prediction | None = None  # of plans made for an interval
+    warnings: tuple[Warned, ...] = ()
 
     @property
     def flops(self) -> float:
@@ -117,6 +122,7 @@ class Plan:
                 "largest_memory_bytes": max(run.memory_bytes for run in self.runs),
             },
             "assumptions": list(self.assumptions),
+            **to_json(self.warnings),
             "prediction": None if self.prediction is None else asdict(self.prediction),
             "spec": self.spec.to_json(),
             "waiting": [asdict(budget) for budget in self.waiting],
@@ -150,7 +156,21 @@ def make_plan(spec: Spec, law: Fit | None) -> Plan:
         else:
             chosen.append(with_widths(spec, budget, law, {}))
     by_law = any(budget.widths is None for budget in budgets)
-    return plan_of(spec, tuple(chosen), tuple(waiting), law if by_law else None)
+    plan = plan_of(spec, tuple(chosen), tuple(waiting), law if by_law else None)
+    return replace(plan, warnings=(*_foreseen(plan), *plan.warnings))
+
+
+def _foreseen(plan: Plan) -> tuple[Warned, ...]:
+    """What the runs of each recipe, with the r = 1 runs of the first, will leave open."""
+    frame = pd.DataFrame([asdict(run) for run in plan.runs]).drop(columns="train")
+    if plan.waiting:  # budgets that are to come
+        frame = frame.drop(columns="budget_flops")
+    unlooped = frame[(frame["recipe"] == plan.spec.recipes[0].name) & (frame["recurrences"] == 1)]
+    said = []
+    for name, own in frame.groupby("recipe", sort=False):
+        lent = () if (own["recurrences"] == 1).any() else (unlooped,)
+        said += [one.about(str(name)) for one in foreseen(pd.concat([*lent, own]))]
+    return tuple(said)
 
 
 def with_widths(
@@ -265,7 +285,12 @@ def load_plan(file: Path) -> Plan:
     """Read a plan that `Plan.save` wrote. Raises InputError for anything else."""
     content, _ = read_plan_file(file)
     where = str(file)
+    told = {key: content.pop(key, []) for key in ("warnings", "warning_codes")}
     plan = decoded(content, Plan, where=where)
+    try:  # plans saved before they were there have none
+        plan = replace(plan, warnings=from_json(told))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: its warnings are not as `isodepth plan` writes them") from error
     check_run_ids([run.run_id for run in plan.runs], where=where)
     problems = [] if plan.runs else [f"{where} holds no run"]
     for run in plan.runs:

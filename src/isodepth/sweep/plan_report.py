@@ -45,6 +45,7 @@ def plan_report(plan: Plan) -> RenderableType:
         lines.append(f"not counted: budgets {waiting}, whose widths wait for the first budget")
     if plan.prediction is not None:
         lines += _predicted(plan.prediction)
+    lines += [f"warning: {warned}" for warned in plan.warnings]
     parts: list[RenderableType] = [table, *(Text(line) for line in lines)]
     if plan.prediction is not None and plan.prediction.steps:
         parts.append(_steps(plan, plan.prediction))

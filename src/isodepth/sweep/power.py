@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from isodepth.errors import InputError
+from isodepth.warned import Warned, to_json
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
@@ -33,6 +34,7 @@ class Power:
     curves: tuple[Curve, ...]
     ratios: dict[float, float]  # FLOPs of a layout → the design's half-width there over its own
     assumptions: tuple[str, ...]
+    warnings: tuple[Warned, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what can't be told is null."""
@@ -54,6 +56,7 @@ class Power:
             "curves": [asdict(curve) for curve in self.curves],
             "ratios": [{"flops": k, "ratio": v} for k, v in self.ratios.items()],
             "assumptions": list(self.assumptions),
+            **to_json(self.warnings),
         }
 
 
@@ -77,6 +80,7 @@ def power_of(
     Raises InputError for a source that can't be read, or whose runs name no FLOPs and budget.
     """
     from isodepth.planning.contrast import difference, one_law
+    from isodepth.planning.foreseen import foreseen
     from isodepth.planning.power import (
         borrowed,
         d_optimal,
@@ -101,9 +105,15 @@ def power_of(
     found = {
         one: runs.of_recipe(one, name)[0] for one in runs.recipes if _tells_phi(runs, one, name)
     }
+    said: list[Warned] = []
     for one in (name, recipe):
-        if one is not None and one not in found:
-            raise InputError(f"{source}: {one} needs runs at r = 1 and at a larger r to tell φ")
+        if one is None:
+            continue
+        ahead = foreseen(runs.of_recipe(one, name)[0], _phi(fits))
+        if one not in found:
+            why = [w.text for w in ahead] or ["it needs runs at r = 1 and at a larger r to tell φ"]
+            raise InputError(f"{source}: {one}: {why[0]}")
+        said += [w.about(one) for w in ahead]
     first = found.pop(name)
     layout = repeated(first) if recipe is None else borrowed(first, found[recipe])
     both = worlds(layout.candidates, fits, noises=noises)
@@ -141,12 +151,23 @@ def power_of(
         curves=tuple(curves),
         ratios=ratios,
         assumptions=_assumptions(fits, noises, recipe),
+        warnings=tuple(said),
     )
 
 
 def _tells_phi(runs: Runs, recipe: str, lender: str) -> bool:
-    r = runs.of_recipe(recipe, lender)[0]["recurrences"]
-    return bool((r == 1).any() and (r > 1).any())
+    """Whether a recipe's values of r can: two looped ones can't unless nothing is used once."""
+    rows = runs.of_recipe(recipe, lender)[0]
+    r = np.unique(rows["recurrences"])
+    if r[0] > 1 and (rows["n_once"] > 0).any():
+        return bool(r.size > 2)
+    return bool(r.size > 1)
+
+
+def _phi(fits: list[Fit]) -> float:
+    """The φ that is supposed, by the first fit."""
+    fitted = fits[0].fitted
+    return float(fitted.theta[fitted.theta_names.index("phi")])
 
 
 def _plan_frame(file: Path) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from isodepth.output import Output
+from isodepth.sweep.commands import carried
 
 if TYPE_CHECKING:
     from isodepth.sweep.power import Power
@@ -26,7 +27,8 @@ class PowerCommand(Output):
     recipe: str | None = None
     """the second recipe; default: one that repeats the baseline's looped runs"""
     noise: tuple[float, ...] | None = None
-    """standard deviations of the log loss to suppose, averaged over (0.0025 0.004)"""
+    """standard deviations of the log loss to suppose, averaged over (of --fit its own; else 0.0025
+    0.004)"""
     fit_file: Annotated[str | None, arg(name="fit", metavar="FIT.json")] = None
     """the supposed law, from `isodepth fit --json`; default: the published grid's two"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -34,17 +36,21 @@ class PowerCommand(Output):
 
     def run(self) -> None:
         from isodepth.fitting import Fit
+        from isodepth.planning.supposed import noise_of
         from isodepth.planning.worlds import NOISES, prior
         from isodepth.report.power import write_power_figure
         from isodepth.sweep.power import power_of
 
+        own = None if self.fit_file is None else [Fit.load(self.fit_file)]
+        told = [noise for noise in map(noise_of, own or []) if noise is not None]
         found = power_of(
             self.source,
-            prior("published") if self.fit_file is None else [Fit.load(self.fit_file)],
-            noises=NOISES if self.noise is None else self.noise,
+            own or prior("published"),
+            noises=self.noise or tuple(told) or NOISES,
             baseline=self.baseline,
             recipe=self.recipe,
         )
+        found = replace(found, warnings=(*found.warnings, *carried(own or [])))
         self.write(found.to_dict())
         if not self.quiet and self.json != "-":
             print("\n".join(_report(found)))
@@ -67,4 +73,5 @@ def _report(found: Power) -> list[str]:
             else f"Δφ by {name} laws: too few runs"
         )
     lines += [f"φ of {found.baseline} by FLOPs:", *width_lines(found.curves, found.ratios)]
+    lines += [f"warning: {warned}" for warned in found.warnings]
     return [*lines, *(f"supposed: {assumption}" for assumption in found.assumptions)]

@@ -20,6 +20,7 @@ from isodepth.planning.next import Step, in_order
 from isodepth.planning.resolution import resolution
 from isodepth.planning.worlds import Candidates, drift_half_width, worlds
 from isodepth.runs import Runs
+from isodepth.runs.table import DUPLICATE
 from isodepth.sweep.plan import Plan, Prediction, Resolves, plan_of_cells
 from isodepth.sweep.spec import Spec
 
@@ -40,6 +41,7 @@ class Wish:
     noises: tuple[float, ...]  # supposed standard deviations of the log loss
     check_share: float  # of the cost, held for checking the law (`planning.choice.best_for`)
     made: Runs | None = None  # what is there already, and counts at no cost
+    every_r: bool = False  # hold a run at every r: the supposed fit doubts r^φ
 
     def limits(self, spec: Spec) -> tuple[str, ...]:
         """What the runs must keep to, in words."""
@@ -78,7 +80,9 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
         width_multiple=wish.width_multiple,
     )
     if made:
-        cells = [cell for cell in cells if (_same(cell, made)["status"] == "done").all()]
+        cells = [
+            cell for cell in cells if _same(cell, made)["status"].isin(["done", DUPLICATE]).all()
+        ]
     candidates = candidates_of(cells, timed_on=None if wish.gpu_hours is None else device)
     if len(spec.recipes) == 2:
         names = np.array([cell.recipe.name for cell in cells])
@@ -218,7 +222,9 @@ def _choose(wish: Wish, candidates: Candidates, fits: list[Fit]) -> _Found:
 
 def _best(wish: Wish, candidates: Candidates, supposed: Worlds) -> tuple[Choice, float | None]:
     """The runs, and what the target would cost without the limit on hours where that binds."""
-    limits = Limits(max_runs=wish.max_runs, max_replicates=wish.max_replicates)
+    limits = Limits(
+        max_runs=wish.max_runs, max_replicates=wish.max_replicates, every_r=wish.every_r
+    )
     share = wish.check_share
     needed = None
     if wish.half_width is not None:

@@ -235,6 +235,54 @@ function residuals() {
   });
 }
 
+const ROUND = [...Array(12).keys()].flatMap(k => [1, 2, 5].map(n => n * 10 ** (k - 4)));
+const MS = [.1, .2, .3, .5, .7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64];
+const logs = (title, ticks) => ({ type: "log", title: { text: title }, tickvals: ticks, ticktext: ticks.map(String), tickangle: 0 });
+const worthPlot = w => div => {
+  const rs = w.m.map(one => one.recurrences), last = Math.max(...rs) * 1.15, traces = [];
+  const curve = [...Array(41).keys()].map(i => last ** (i / 40)), grey = "#888";
+  const power = phi => curve.map(r => r ** phi);
+  if (w.phi !== null) {
+    if (w.phi_ci95) w.phi_ci95.forEach((end, k) => traces.push({ x: curve, y: power(end), mode: "lines", line: { width: 0, color: grey }, hoverinfo: "skip", showlegend: false, ...(k ? { fill: "tonexty", fillcolor: "rgba(128,128,128,.22)" } : {}) }));
+    traces.push({ x: curve, y: power(w.phi), mode: "lines", line: { color: grey, width: 1.5 }, name: "r<sup>φ</sup> of the law" + (w.phi_ci95 ? ", 95%" : ""), hoverinfo: "skip" });
+  }
+  const marks = (list, name, apart, colour, symbol) => ({
+    x: list.map(one => one.recurrences * apart), y: list.map(one => one.value), mode: "markers", name, hoverinfo: "text", marker: { color: colour, symbol, size: 8 },
+    hovertext: list.map(one => `${name}: m(${one.recurrences}) = ${one.value.toFixed(2)}` + (one.ci95 ? ` [${one.ci95.map(x => x.toFixed(2)).join(", ")}]` : "")),
+    ...(list.length && list[0].ci95 ? { error_y: { type: "data", symmetric: false, thickness: 1.5, width: 3, color: colour, array: list.map(one => one.ci95[1] - one.value), arrayminus: list.map(one => one.value - one.ci95[0]) } } : {}),
+  });
+  if (w.free.length) traces.push(marks(w.free, "the law's free m", 1 / 1.04, HUES[2], "diamond-open"));
+  traces.push(marks(w.m, "without a law", 1, isDark() ? HUES[5] : HUES[0], "circle"));
+  if (w.split) traces.push(marks(w.split.m, w.split.name, 1.04, HUES[1], "square"));
+  plot(div, traces, { title: { text: "m(r)", font: { size: 13 } }, showlegend: true, legend: { orientation: "h", y: -.22, traceorder: "normal" },
+    xaxis: logs("r, passes", [1, ...rs]), yaxis: logs("unlooped blocks that they are worth", MS) });
+};
+const leftPlot = w => div => plot(div, unique(w.twins.map(one => one.r)).map((r, i) => {
+  const own = w.twins.filter(one => one.r === r);
+  return { x: own.map(one => one.tokens_per_parameter), y: own.map(one => 1e4 * one.left), mode: "markers", name: `r = ${r}`, hoverinfo: "text", marker: { color: HUES[i % HUES.length], symbol: SYMBOLS[i % SYMBOLS.length], size: 7 },
+    hovertext: own.map(one => `${safe(one.id)}<br>${(1e4 * one.left).toFixed(1)} · 10<sup>−4</sup>, ${one.tokens_per_parameter.toPrecision(3)} tokens per parameter` + (one.m === null ? "" : `<br>m = ${one.m.toFixed(2)} by itself`)) };
+}), { title: { text: "looped runs less their r's m", font: { size: 13 } }, showlegend: true, legend: { orientation: "h", y: -.22 },
+  xaxis: logs("tokens per parameter, each pass counted", ROUND), yaxis: { title: { text: "log loss, 10<sup>−4</sup>" }, zerolinecolor: ink() } });
+const mapPlot = (map, panel) => div => {
+  const reach = Math.max(map.reach, .1), factor = x => x === null ? "" : Math.exp(x).toFixed(2);
+  plot(div, [{ type: "heatmap", x: map.budgets, y: map.widths, z: panel.log, zmin: -reach, zmax: reach, showscale: false, xgap: 1, ygap: 1, hoverongaps: false,
+    colorscale: [[0, HUES[0]], [.5, isDark() ? "#3b4046" : "#f2f2f2"], [1, HUES[1]]],
+    text: panel.log.map(row => row.map(factor)), texttemplate: map.budgets.length * map.widths.length <= 120 ? "%{text}" : "", textfont: { size: 10 }, hovertemplate: "width %{y}, %{x} FLOPs: %{text}<extra></extra>" }],
+  { title: { text: `r = ${panel.r}`, font: { size: 13 } }, xaxis: { type: "category", title: { text: "training FLOPs" }, tickfont: { size: 10 }, showgrid: false }, yaxis: { type: "category", title: { text: "width" }, showgrid: false } });
+};
+function lawFree() {
+  data.worth.forEach((w, k) => {
+    show("s-free");
+    grid("free", w.recipe, `free-${k}`);
+    byId(`free-${k}`).className = "wide";
+    place(`free-${k}`, worthPlot(w), 360);
+    place(`free-${k}`, leftPlot(w), 360);
+    if (!w.map) return;
+    grid("free", w.map.title, `map-${k}`);
+    w.map.panels.forEach(panel => place(`map-${k}`, mapPlot(w.map, panel), 130 + 19 * w.map.widths.length));
+  });
+}
+
 // Parameters and FLOPs: arXiv 2604.21106 and its released code, as in isodepth's accounting.py
 function account(shape, r) {
   const { d, outside, depth, injection, lanes, last, V, T } = shape, k = Math.min(last, r);
@@ -372,7 +420,7 @@ byId("copy").onclick = () => {
   area.remove(); byId("copy").focus();
 };
 table();
-curves(); profiles(); forests(); channels(); residuals();
+curves(); lawFree(); profiles(); forests(); channels(); residuals();
 byId("sizes").onchange = () => plots.filter(p => p.div.closest("#channels")).forEach(p => p.draw(p.div));
 
 // What the reader sees first is drawn first; the rest, from the top down, when the browser is idle.

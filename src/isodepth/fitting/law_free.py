@@ -1,0 +1,568 @@
+"""What a pass is worth without a law: every looped run's unlooped twin.
+
+The unlooped runs give a smooth surface of log loss over (log N, log D). A looped run has an
+unlooped twin of equal loss at equal tokens, and what its r passes are worth is
+
+    m = (N_twin − N_once) / N_rec.
+
+m(r) is estimated by least squares on log loss given the surface, whose error is carried into every
+interval (`fitting/errors.py`), to first order. Runs whose twin lies outside the hull of the
+unlooped runs are left out and named: the surface isn't known there.
+
+Two exponents are read off it, which differ wherever looped runs differ from unlooped ones in more
+than the number of passes: φ anchored at m(1) = 1, as in arXiv 2604.21106, and the slope of log m in
+log r among the looped arms alone. A constant for all looped arms may be split off: a factor κ on
+their tokens (D → κD), or δ nats on their loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from isodepth.fitting.errors import Cells, Errors
+from isodepth.fitting.problem import Problem
+from isodepth.fitting.surface import Surface, surface_of
+from isodepth.laws import Array, Bools, Integers
+from isodepth.warned import Warned
+
+Interval = tuple[float, float]
+Constant = Literal["none", "tokens", "loss"]
+CONSTANTS: tuple[Constant, ...] = ("none", "tokens", "loss")
+_LEAST_RUNS = 3  # twins that an r needs
+_ROUNDS = 12  # of leaving out runs whose twins lie outside
+_STEPS = 60
+_TELLS = 0.05  # p-value below which a constant is split off
+_LOG_M = (-6.0, 6.0)  # beyond which no m is looked for
+_OPEN = 2 * np.log(10.0)  # width of an interval of log m that says nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """A number with its 95% interval."""
+
+    value: float
+    ci95: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """m(r): how many unlooped copies of the block r passes are worth."""
+
+    recurrences: float
+    value: float
+    ci95: Interval
+    n_runs: int  # whose twins it was read off
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Runs of one r whose twins lie outside the unlooped runs, and which unlooped runs would do."""
+
+    recurrences: float
+    run_ids: tuple[str, ...]
+    n_runs: int  # of this r, with those left out
+    wanted_params: Interval  # lowest and highest size of their twins, non-embedding parameters
+    wanted_tokens: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """How log m moves along something beside r."""
+
+    value: float  # change of log m for ten times as much
+    ci95: Interval
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """m(r) with one constant for all looped arms."""
+
+    kind: Constant
+    tokens_ratio: Value | None  # κ: what a token counts in looped arms against unlooped ones
+    loss_offset: Value | None  # δ, nats per token
+    p_value: float | None  # of no such constant; None for `none`
+    rmse: float  # of log loss over the looped runs
+    m: tuple[Worth, ...]
+    phi: Value
+    phi_looped: Value | None  # None: one value of r > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """One looped run's m by itself, for pictures."""
+
+    run_id: str
+    recurrences: float
+    tokens: float
+    budget_flops: float | None
+    width: float | None
+    m: float | None  # None: no size of the surface has its loss
+    kept: bool
+    residual: float  # log loss less that of its arm's m(r)
+    tokens_per_parameter: float  # tokens over n_once + r·n_rec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawFree:
+    """What a pass is worth, read off unlooped twins."""
+
+    m: tuple[Worth, ...]
+    phi: Value  # r^φ through m(1) = 1
+    phi_looped: Value | None  # slope of log m in log r among r > 1; None: one value of r > 1
+    rmse: float  # of log loss over the looped runs
+    surface: dict[str, Any]  # kind, degree, rmse of log loss, left_out_rmse, n_runs
+    left_out: tuple[LeftOut, ...]
+    power_law: dict[str, float] | None  # p_value of r^φ against an m of each r
+    drift: dict[str, Trend | None]  # of log m with the budget and with tokens per parameter
+    along: dict[str, float] | None  # do residuals go on along r: correlation, p_value
+    split: dict[str, Any]  # the constant that holds, and the candidates
+    twins: tuple[Twin, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `fit --json` holds under `law_free`."""
+        return asdict(self)
+
+
+def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
+    """m(r) of a problem's looped runs by the twins among its unlooped ones; or None and why not."""
+    r = problem.frame["recurrences"].to_numpy(dtype=float)
+    unlooped = r == 1
+    levels = np.unique(r[~unlooped])
+    if not unlooped.any() or not levels.size:
+        return None, "it takes runs at r = 1 and at r > 1"
+    size = np.log(problem.design.n_once + problem.design.n_rec)
+    tokens = problem.design.log_tokens
+    surface = surface_of(size[unlooped], tokens[unlooped], problem.log_loss[unlooped])
+    if surface is None:
+        return None, (
+            f"{unlooped.sum()} unlooped runs don't spread over sizes and tokens enough for a "
+            "surface (5 or more, not on one line)"
+        )
+    runs = _Runs(problem=problem, looped=np.flatnonzero(~unlooped), surface=surface)
+    kept, log_m, left_out = _kept(runs, levels)
+    short = [level for level in levels if (runs.r[kept] == level).sum() < _LEAST_RUNS]
+    if short:
+        return None, "; ".join(
+            f"at r = {out.recurrences:g} {len(out.run_ids)} of {out.n_runs} runs have their twin "
+            f"outside the unlooped runs: unlooped runs of {out.wanted_params[0]:.3g} to "
+            f"{out.wanted_params[1]:.3g} parameters at {out.wanted_tokens[0]:.3g} to "
+            f"{out.wanted_tokens[1]:.3g} tokens would hold them"
+            for out in left_out
+            if out.recurrences in short
+        ) or f"fewer than {_LEAST_RUNS} runs at r = {short[0]:g}"
+    held = runs.only(kept)
+    free = _solved(held, levels, held.indicator(levels), "none", log_m)
+    if why := _open(free, levels):
+        return None, why
+    candidates = [_candidate(held, levels, constant, log_m, free) for constant in CONSTANTS]
+    told = [c for c in candidates[1:] if c.p_value is not None and 2 * c.p_value < _TELLS]
+    chosen = min(told, key=lambda c: c.p_value or 0.0) if told else candidates[0]
+    plain = candidates[0]
+    along = free.errors.along
+    return (
+        LawFree(
+            m=plain.m,
+            phi=plain.phi,
+            phi_looped=plain.phi_looped,
+            rmse=plain.rmse,
+            surface={
+                "kind": "polynomial",
+                "degree": surface.degree,
+                "rmse": surface.rmse,
+                "left_out_rmse": surface.left_out_rmse,
+                "n_runs": int(unlooped.sum()),
+            },
+            left_out=tuple(left_out),
+            power_law=_power_test(free, levels),
+            drift=_drifts(held, levels, log_m, free.asked),
+            along=None if along is None else asdict(along),
+            split=asdict(chosen) | {"candidates": [asdict(c) for c in candidates]},
+            twins=_twins(runs, kept, levels, free.theta[: levels.size]),
+        ),
+        None,
+    )
+
+
+def without_law(
+    found: LawFree | None, why: str | None, phi: float | None, ci95: Interval | None
+) -> list[Warned]:
+    """What a reader must know of it, beside the law's φ and its interval."""
+    if found is None:
+        return [
+            Warned(
+                "law_free_missing", f"what a pass is worth can't be read off without a law: {why}"
+            )
+        ]
+    said = []
+
+    def warn(code: str, text: str) -> None:
+        said.append(Warned(code, text))
+
+    free = found.phi
+    if phi is not None and ci95 is not None:
+        apart = not free.ci95[0] <= phi <= free.ci95[1] and not ci95[0] <= free.value <= ci95[1]
+        if apart:
+            warn(
+                "law_disagrees",
+                f"without a law φ is {_text(free)}, and the law says {phi:.3f}: each lies outside "
+                "the other's interval",
+            )
+    split = found.split
+    if split["kind"] != "none":
+        constant = (
+            f"a token counts {_text(Value(**split['tokens_ratio']))} times as much in looped runs "
+            "as in unlooped ones"
+            if split["kind"] == "tokens"
+            else f"looped runs lose {_text(Value(**split['loss_offset']))} nats at every r"
+        )
+        warn(
+            "arms_differ",
+            f"looped and unlooped runs differ in more than r passes: {constant} (p = "
+            f"{split['p_value']:.1g}); with that split off φ is {_text(Value(**split['phi']))} "
+            f"without a law, {_text(free)} if it is counted as worth",
+        )
+    if found.power_law and found.power_law["p_value"] < _TELLS:
+        m = ", ".join(f"m({w.recurrences:g}) = {w.value:.2f}" for w in found.m)
+        warn(
+            "multiplicity_form",
+            f"without a law, r^φ does not describe what r passes are worth (p = "
+            f"{found.power_law['p_value']:.1g}): {m}",
+        )
+    out = found.left_out
+    if out:
+        n = sum(len(one.run_ids) for one in out)
+        warn(
+            "twins_left_out",
+            f"{n} of {len(found.twins)} looped runs have their unlooped twin outside the unlooped "
+            "runs and take no part in the measurement without a law",
+        )
+    return said
+
+
+def _text(value: Value) -> str:
+    low, high = value.ci95
+    return f"{value.value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Runs:
+    """Looped runs beside the surface of the unlooped ones."""
+
+    problem: Problem
+    looped: Integers  # (n,) rows of the problem
+    surface: Surface
+
+    @property
+    def r(self) -> Array:
+        return self.problem.frame["recurrences"].to_numpy(dtype=float)[self.looped]
+
+    @property
+    def once(self) -> Array:
+        return self.problem.design.n_once[self.looped]
+
+    @property
+    def rec(self) -> Array:
+        return self.problem.design.n_rec[self.looped]
+
+    @property
+    def log_tokens(self) -> Array:
+        return self.problem.design.log_tokens[self.looped]
+
+    @property
+    def log_loss(self) -> Array:
+        return self.problem.log_loss[self.looped]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        return self.problem.frame.iloc[self.looped]
+
+    def only(self, kept: Bools) -> _Runs:
+        return _Runs(problem=self.problem, looped=self.looped[kept], surface=self.surface)
+
+    def indicator(self, levels: Array) -> Array:
+        """(n, R): which r each run has."""
+        return (self.r[:, None] == levels).astype(float)
+
+    def log_size(self, log_m: Array) -> Array:
+        """log N_eff (n,) at log m (n,)."""
+        return np.log(self.once + np.exp(log_m) * self.rec)
+
+    @property
+    def rows(self) -> Integers:
+        """Rows of the problem: unlooped runs, then these."""
+        r = self.problem.frame["recurrences"].to_numpy(dtype=float)
+        return np.concatenate([np.flatnonzero(r == 1), self.looped])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Solved:
+    """A least-squares fit of twins: θ = (parameters of log m, constant)."""
+
+    theta: Array  # (p,)
+    influence: Array  # (p, unlooped + looped) of the runs' log losses
+    residual: Array  # (looped,) of log loss
+    errors: Errors
+
+    @property
+    def asked(self) -> bool:
+        """Whether residuals go on along r."""
+        along = self.errors.along
+        return along is not None and along.asked_for
+
+    def value(self, i: int) -> Value:
+        """θᵢ with its interval."""
+        at = float(self.theta[i])
+        return Value(value=at, ci95=self.errors.interval(at, self.influence[i]))
+
+    def factor(self, i: int) -> Value:
+        """exp θᵢ with its interval."""
+        found = self.value(i)
+        low, value, high = np.exp(np.clip([found.ci95[0], found.value, found.ci95[1]], -99, 99))
+        return Value(value=float(value), ci95=(float(low), float(high)))
+
+
+def _solved(
+    runs: _Runs,
+    levels: Array,
+    z: Array,
+    constant: Constant,
+    log_m: Array,
+    go_along: bool | None = None,
+) -> _Solved:
+    """Fit log m = z·η (n, q) and a constant, starting at log m (R,) of the levels.
+
+    go_along: as in `Errors`; the fit with an m of each r finds it, the others take it from there.
+    """
+    at_runs = runs.indicator(levels) @ log_m
+    start = np.linalg.lstsq(z, at_runs, rcond=None)[0]
+    extra = 0 if constant == "none" else 1
+    theta = np.append(start, np.zeros(extra))
+    surface = runs.surface
+
+    def model(theta: Array) -> tuple[Array, Array, Array]:
+        """Log loss (n,), its Jacobian (n, p), and its derivative in the surface's coefficients."""
+        log_m = np.clip(z @ theta[: z.shape[1]], *_LOG_M)
+        size = runs.log_size(log_m)
+        tokens = runs.log_tokens + (theta[-1] if constant == "tokens" else 0.0)
+        drawn = surface.log_loss(size, tokens)
+        by_size, by_tokens = surface.slopes(size, tokens)
+        share = np.exp(log_m) * runs.rec / np.exp(size)
+        jacobian = (by_size * share)[:, None] * z
+        weight = np.ones_like(drawn)
+        if constant == "tokens":
+            jacobian = np.column_stack([jacobian, by_tokens])
+        elif constant == "loss":
+            loss = np.maximum(np.exp(drawn) + theta[-1], 1e-6)
+            weight = np.exp(drawn) / loss
+            jacobian = np.column_stack([jacobian * weight[:, None], 1.0 / loss])
+            drawn = np.log(loss)
+        return drawn, jacobian, surface.columns(size, tokens) * weight[:, None]
+
+    drawn, jacobian, by_surface = model(theta)
+    residual = runs.log_loss - drawn
+    damping = 1e-3
+    for _ in range(_STEPS):
+        gram = jacobian.T @ jacobian
+        ridge = damping * np.diag(gram) + 1e-14
+        step = np.linalg.solve(gram + np.diag(ridge), jacobian.T @ residual)
+        step = np.clip(step, -0.5, 0.5)
+        trial = model(theta + step)
+        left = runs.log_loss - trial[0]
+        if left @ left <= residual @ residual:
+            done = np.abs(step).max() < 1e-10
+            theta = theta + step
+            (drawn, jacobian, by_surface), residual = trial, left
+            damping = max(damping * 0.3, 1e-12)
+            if done:
+                break
+        else:
+            damping = max(damping * 8, 1e-9)
+            if damping > 1e9:
+                break
+    inverse = np.linalg.pinv(jacobian)
+    n_unlooped, p = len(surface.residual), theta.size
+    columns = np.zeros((n_unlooped + residual.size, surface.design.shape[1] + p))
+    columns[:n_unlooped, :-p] = surface.design
+    columns[n_unlooped:, :-p] = by_surface
+    columns[n_unlooped:, -p:] = jacobian
+    rows = runs.rows
+    budgets = runs.problem.budgets
+    errors = Errors(
+        cells=Cells.of(runs.problem.frame.iloc[rows], None if budgets is None else budgets[rows]),
+        columns=columns,
+        residual=np.concatenate([surface.residual, residual]),
+        go_along=go_along,
+    )
+    return _Solved(
+        theta=theta,
+        influence=np.hstack([-inverse @ by_surface @ surface.influence, inverse]),
+        residual=residual,
+        errors=errors,
+    )
+
+
+def _candidate(
+    runs: _Runs, levels: Array, constant: Constant, log_m: Array, free: _Solved
+) -> Candidate:
+    """m(r), both exponents and the constant, all fitted with that constant allowed."""
+    indicator = runs.indicator(levels)
+    asked = free.asked
+    own = free if constant == "none" else _solved(runs, levels, indicator, constant, log_m, asked)
+    log_r = np.log(runs.r)[:, None]
+    power = _solved(runs, levels, log_r, constant, log_m, asked)
+    slope = None
+    if levels.size > 1:
+        lines = np.hstack([np.ones_like(log_r), log_r])
+        slope = _solved(runs, levels, lines, constant, log_m, asked).value(1)
+    counts = indicator.sum(axis=0)
+    worths = []
+    for i, level in enumerate(levels):
+        at = own.factor(i)
+        worths.append(
+            Worth(recurrences=float(level), value=at.value, ci95=at.ci95, n_runs=int(counts[i]))
+        )
+    last = levels.size
+    return Candidate(
+        kind=constant,
+        tokens_ratio=own.factor(last) if constant == "tokens" else None,
+        loss_offset=own.value(last) if constant == "loss" else None,
+        p_value=None
+        if constant == "none"
+        else own.errors.p_value(own.theta[last:], own.influence[last:]),
+        rmse=float(np.sqrt((own.residual**2).mean())),
+        m=tuple(worths),
+        phi=power.value(0),
+        phi_looped=slope,
+    )
+
+
+def _open(free: _Solved, levels: Array) -> str | None:
+    """Why the runs leave m(r) open, if they do."""
+    for i, level in enumerate(levels):
+        low, high = free.value(i).ci95
+        at_end = not _LOG_M[0] < free.theta[i] < _LOG_M[1]
+        if at_end or not high - low < _OPEN:
+            return f"the runs leave m({level:g}) open by more than a factor of ten either way"
+    return None
+
+
+def _power_test(free: _Solved, levels: Array) -> dict[str, float] | None:
+    """Does r^φ describe m(r)? None with one value of r > 1."""
+    if levels.size < 2:
+        return None
+    log_r = np.log(levels)
+    across = np.eye(levels.size) - np.outer(log_r, log_r) / (log_r @ log_r)
+    basis = np.linalg.svd(across)[0][:, : levels.size - 1].T
+    values = basis @ free.theta[: levels.size]
+    return {"p_value": free.errors.p_value(values, basis @ free.influence[: levels.size])}
+
+
+def _drifts(runs: _Runs, levels: Array, log_m: Array, go_along: bool) -> dict[str, Trend | None]:
+    """Does log m move with the budget, or with tokens per parameter, at one r?"""
+    along: dict[str, Array | None] = {"budget": None, "tokens_per_parameter": None}
+    if runs.problem.budgets is not None:
+        along["budget"] = np.log10(runs.problem.budgets[runs.looped])
+    per_parameter = runs.log_tokens - np.log(runs.once + runs.r * runs.rec)
+    along["tokens_per_parameter"] = per_parameter / np.log(10.0)
+    return {name: _trend(runs, levels, x, log_m, go_along) for name, x in along.items()}
+
+
+def _trend(
+    runs: _Runs, levels: Array, x: Array | None, log_m: Array, go_along: bool
+) -> Trend | None:
+    if x is None:
+        return None
+    indicator = runs.indicator(levels)
+    within = x - indicator @ ((indicator.T @ x) / indicator.sum(axis=0))
+    if np.ptp(within) < 1e-6 or x.size < levels.size + 2:
+        return None
+    columns = np.column_stack([indicator, within])
+    fitted = _solved(runs, levels, columns, "none", log_m, go_along)
+    found = fitted.value(levels.size)
+    p_value = fitted.errors.p_value(fitted.theta[-1:], fitted.influence[-1:])
+    return Trend(value=found.value, ci95=found.ci95, p_value=p_value)
+
+
+def _kept(runs: _Runs, levels: Array) -> tuple[Bools, Array, list[LeftOut]]:
+    """Which runs have their twin on the surface, log m (R,) there, and the others by r."""
+    alone = _log_m_by_run(runs)
+    kept = np.isfinite(alone)
+    log_m = np.zeros(levels.size)
+    for _ in range(_ROUNDS):
+        for i, level in enumerate(levels):
+            own = np.isfinite(alone) & (runs.r == level)
+            some = own & kept if (own & kept).any() else own
+            if some.any():
+                log_m[i] = np.median(alone[some])
+        sizes = runs.log_size(runs.indicator(levels) @ log_m)
+        inside = runs.surface.holds(sizes, runs.log_tokens)
+        by_size, by_tokens = runs.surface.slopes(sizes, runs.log_tokens)
+        inside &= (by_size < 0) & (by_tokens < 0)  # a twin where more is worse is none
+        if (inside == kept).all():
+            break
+        kept = inside
+    sizes = runs.log_size(runs.indicator(levels) @ log_m)
+    ids = runs.frame["run_id"].astype(str).to_numpy()
+    left_out = []
+    for level in levels:
+        out = ~kept & (runs.r == level)
+        if out.any():
+            n, d = np.exp(sizes[out]), np.exp(runs.log_tokens[out])
+            left_out.append(
+                LeftOut(
+                    recurrences=float(level),
+                    run_ids=tuple(ids[out]),
+                    n_runs=int((runs.r == level).sum()),
+                    wanted_params=(float(n.min()), float(n.max())),
+                    wanted_tokens=(float(d.min()), float(d.max())),
+                )
+            )
+    return kept, log_m, left_out
+
+
+def _log_m_by_run(runs: _Runs) -> Array:
+    """log m (n,) of every run by itself; NaN where no size inside the hull has its loss."""
+    found = np.full(runs.looped.size, np.nan)
+    for i, (tokens, loss) in enumerate(zip(runs.log_tokens, runs.log_loss, strict=True)):
+        reach = runs.surface.reach(float(tokens))
+        if reach is None:
+            continue
+        sizes = np.linspace(*reach, 65)
+        above = runs.surface.log_loss(sizes, np.full(65, tokens)) - loss
+        cross = np.flatnonzero((above[:-1] > 0) & (above[1:] <= 0))
+        if not cross.size:
+            continue
+        k = cross[0]
+        size = sizes[k] + (sizes[k + 1] - sizes[k]) * above[k] / (above[k] - above[k + 1])
+        m = (np.exp(size) - runs.once[i]) / runs.rec[i]
+        found[i] = np.log(m) if m > 0 else np.nan
+    return found
+
+
+def _twins(runs: _Runs, kept: Bools, levels: Array, log_m: Array) -> tuple[Twin, ...]:
+    alone = _log_m_by_run(runs)
+    drawn = runs.surface.log_loss(runs.log_size(runs.indicator(levels) @ log_m), runs.log_tokens)
+    frame = runs.frame
+    budgets = runs.problem.budgets
+    widths = frame["width"].to_numpy(dtype=float) if "width" in frame else None
+    return tuple(
+        Twin(
+            run_id=str(frame["run_id"].iloc[i]),
+            recurrences=float(runs.r[i]),
+            tokens=float(np.exp(runs.log_tokens[i])),
+            budget_flops=None if budgets is None else float(budgets[runs.looped[i]]),
+            width=None if widths is None or not np.isfinite(widths[i]) else float(widths[i]),
+            m=float(np.exp(alone[i])) if np.isfinite(alone[i]) else None,
+            kept=bool(kept[i]),
+            residual=float(runs.log_loss[i] - drawn[i]),
+            tokens_per_parameter=float(
+                np.exp(runs.log_tokens[i]) / (runs.once[i] + runs.r[i] * runs.rec[i])
+            ),
+        )
+        for i in range(len(frame))
+    )

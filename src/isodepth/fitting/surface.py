@@ -1,0 +1,150 @@
+"""A smooth surface of log loss over (log N, log D), read off runs without a law.
+
+A polynomial of total degree 1, 2 or 3, whichever predicts a left-out run best. It is linear in the
+log losses, so its error is carried exactly into whatever is read off it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import ConvexHull, QhullError
+
+from isodepth.laws import Array, Bools
+
+DEGREES = (1, 2, 3)
+SLACK = 0.03  # how far beyond the runs' hull it may be read, as a share of the hull's extent
+_SPARE = 2  # runs that a degree needs beyond its coefficients
+_TIED = 1e-9  # smallest over largest singular value below which runs can't tell the coefficients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """log loss = Σ c_ij·x^i·t^j, i + j ≤ degree, in centred and scaled log sizes and log tokens."""
+
+    degree: int
+    center: Array  # (2,) means of log size and log tokens
+    spread: Array  # (2,) their standard deviations
+    coefficients: Array  # (k,)
+    design: Array  # (n, k) columns at the runs
+    influence: Array  # (k, n) of the runs' log losses on the coefficients
+    residual: Array  # (n,) log loss less the surface's
+    rmse: float  # of log loss
+    left_out_rmse: float  # of log loss, each run predicted by the others
+    planes: Array  # (f, 3) the runs' hull in scaled coordinates: inside where planes·(x, t, 1) ≤ 0
+
+    def columns(self, log_size: Array, log_tokens: Array) -> Array:
+        """(n, k) at sizes and tokens (n,)."""
+        x, t = self._scaled(log_size, log_tokens)
+        return _columns(x, t, self.degree)
+
+    def log_loss(self, log_size: Array, log_tokens: Array) -> Array:
+        """(n,)."""
+        return np.asarray(self.columns(log_size, log_tokens) @ self.coefficients)
+
+    def slopes(self, log_size: Array, log_tokens: Array) -> tuple[Array, Array]:
+        """∂ log L / ∂ log N and ∂ log L / ∂ log D, each (n,)."""
+        x, t = self._scaled(log_size, log_tokens)
+        by_size, by_tokens = np.zeros_like(x), np.zeros_like(x)
+        for (i, j), c in zip(_powers(self.degree), self.coefficients, strict=True):
+            if i:
+                by_size += c * i * x ** (i - 1) * t**j
+            if j:
+                by_tokens += c * j * x**i * t ** (j - 1)
+        return by_size / self.spread[0], by_tokens / self.spread[1]
+
+    def distance(self, log_size: Array, log_tokens: Array) -> Array:
+        """How far points (n,) lie outside the runs' hull, as a share of its extent; below 0: in."""
+        x, t = self._scaled(log_size, log_tokens)
+        return np.asarray((self.planes @ np.stack([x, t, np.ones_like(x)])).max(axis=0))
+
+    def holds(self, log_size: Array, log_tokens: Array) -> Bools:
+        """Whether points (n,) lie inside the runs' hull, with a little slack."""
+        return np.asarray(self.distance(log_size, log_tokens) <= SLACK)
+
+    def reach(self, log_tokens: float) -> tuple[float, float] | None:
+        """Lowest and highest log size inside the hull at one number of tokens; None: none is."""
+        _, t = self._scaled(np.zeros(1), np.array([log_tokens]))
+        low, high = -np.inf, np.inf
+        for a, b, c in self.planes:
+            room = SLACK - b * t[0] - c
+            if abs(a) < 1e-12:
+                if room < 0:
+                    return None
+            elif a > 0:
+                high = min(high, room / a)
+            else:
+                low = max(low, room / a)
+        if low > high:
+            return None
+        ends = self.center[0] + self.spread[0] * np.array([low, high])
+        return float(ends[0]), float(ends[1])
+
+    def _scaled(self, log_size: Array, log_tokens: Array) -> tuple[Array, Array]:
+        return (
+            (log_size - self.center[0]) / self.spread[0],
+            (log_tokens - self.center[1]) / self.spread[1],
+        )
+
+
+def surface_of(log_size: Array, log_tokens: Array, log_loss: Array) -> Surface | None:
+    """The surface of runs (n,); None where they are too few or lie on a line."""
+    center = np.array([log_size.mean(), log_tokens.mean()])
+    spread = np.array([log_size.std(), log_tokens.std()])
+    if not (spread > 1e-9).all():
+        return None
+    x, t = (log_size - center[0]) / spread[0], (log_tokens - center[1]) / spread[1]
+    planes = _hull(x, t)
+    if planes is None:
+        return None
+    best: Surface | None = None
+    for degree in DEGREES:
+        design = _columns(x, t, degree)
+        n, k = design.shape
+        if n < k + _SPARE:
+            break
+        u, sizes, _ = np.linalg.svd(design, full_matrices=False)
+        if sizes[-1] < _TIED * sizes[0]:
+            break
+        leverage = (u**2).sum(axis=1)
+        influence: Array = np.asarray(np.linalg.pinv(design), dtype=np.float64)
+        residual = log_loss - design @ (influence @ log_loss)
+        # a run that alone holds a coefficient can't be predicted by the others
+        if (leverage > 1 - 1e-9).any():
+            break
+        left_out = residual / (1 - leverage)
+        found = Surface(
+            degree=degree,
+            center=center,
+            spread=spread,
+            coefficients=influence @ log_loss,
+            design=design,
+            influence=influence,
+            residual=residual,
+            rmse=float(np.sqrt((residual**2).mean())),
+            left_out_rmse=float(np.sqrt((left_out**2).mean())),
+            planes=planes,
+        )
+        if best is None or found.left_out_rmse < best.left_out_rmse:
+            best = found
+    return best
+
+
+def _powers(degree: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+
+
+def _columns(x: Array, t: Array, degree: int) -> Array:
+    return np.stack([x**i * t**j for i, j in _powers(degree)], axis=1)
+
+
+def _hull(x: Array, t: Array) -> Array | None:
+    """Planes of the hull, distances as a share of its extent in their direction."""
+    try:
+        hull = ConvexHull(np.stack([x, t], axis=1))
+    except QhullError:
+        return None
+    planes = hull.equations
+    depth = -(planes @ np.stack([x, t, np.ones_like(x)])).min(axis=1)
+    return np.asarray(planes / np.maximum(depth, 1e-12)[:, None])
