@@ -336,8 +336,10 @@ class Fit:
             data = json.loads(text)
             if data["format"] != FORMAT:
                 raise InputError(f"{name}: format {data['format']!r} is not {FORMAT}")
-            return cls._from(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            fit = cls._from(data)
+            fit.report()  # one that holds something else somewhere can't be shown
+            return fit
+        except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{name} is not a fit written by `isodepth fit --json`") from error
