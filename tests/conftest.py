@@ -5,6 +5,11 @@ import os
 # two threads wait for each other at every small operation; two processes do not
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tempfile
+
+# what `isodepth plan` remembers of its plans stays out of the user's own notes
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="isodepth-tests-")
+
 import numpy as np
 import pandas as pd
 import pytest

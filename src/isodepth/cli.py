@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from tyro.conf import Positional, arg
 
 from isodepth.errors import InputError
@@ -24,6 +25,7 @@ from isodepth.sweep.commands import (
 )
 from isodepth.sweep.measure_command import MeasureCommand
 from isodepth.sweep.power_command import PowerCommand
+from isodepth.terminal import console, prepare_streams, printable
 from isodepth.training.commands import Data, Generate, Train
 
 RunsArgument = Annotated[
@@ -46,7 +48,7 @@ class Common(Output):
         """Write the JSON, print the report."""
         self.write(result)
         if not self.quiet and self.json != "-":
-            Console(width=None if sys.stdout.isatty() else 100).print(report)
+            console().print(report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +120,9 @@ class FitCommand(FitOptions):
     def run(self) -> None:
         from isodepth.report.latex import fit_latex, write_latex
         from isodepth.report.tables import fit_report
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
 
-        result = self.fit(runs_of(self.runs), self.out, at_budgets=self.at_budgets)
+        result = self.fit(load_runs(self.runs), self.out, at_budgets=self.at_budgets)
         if self.latex is not None:
             write_latex(fit_latex(result), self.latex)
         self.deliver(result.to_dict(), fit_report(result))
@@ -155,11 +157,11 @@ class CompareCommand(LawOptions):
         from isodepth.comparing import compare
         from isodepth.report.compare_tables import compare_report
         from isodepth.report.latex import compare_latex, write_latex
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
 
         if not self.recipe:
             raise InputError("name at least one recipe with --recipe")
-        runs = runs_of(self.runs)
+        runs = load_runs(self.runs)
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("json", "quiet", "runs", "recipe", "out", "latex"):
             del given[name]
@@ -195,7 +197,7 @@ class ReportCommand(Output):
 
     def run(self) -> None:
         from isodepth.report.folder import holds_result, write_again
-        from isodepth.sweep.ledger import PLAN_FILE
+        from isodepth.runs.sweeps import PLAN_FILE
 
         if not holds_result(self.folder) and (self.folder / PLAN_FILE).exists():
             from isodepth.sweep.measure import measure_again
@@ -218,9 +220,9 @@ class IsoflopCommand(Common):
     def run(self) -> None:
         from isodepth.minima import isoflop
         from isodepth.report.tables import isoflop_report
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
 
-        result = isoflop(runs_of(self.runs))
+        result = isoflop(load_runs(self.runs))
         self.deliver(result.to_dict(), isoflop_report(result))
 
 
@@ -362,13 +364,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status: int | None = command.run()
     except InputError as error:
-        print(f"isodepth: {error}", file=sys.stderr)
+        print(printable(f"isodepth: {error}"), file=sys.stderr)
         return 2
     return status or 0
 
 
+# what the system says of an output that takes nothing more, or was closed
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG)
+
+
+def _forget_output() -> None:
+    """Have whatever is still to be written go nowhere, also at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def entry() -> None:
     """The console script."""
+    prepare_streams()
     try:
         status = main()
         sys.stdout.flush()
@@ -377,6 +389,12 @@ def entry() -> None:
         status = 130  # what a shell says of a command that Ctrl-C ended
     except BrokenPipeError:
         # the reader, `head` say, has left: nothing more can be said, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         status = 1
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _forget_output()
+        print(f"isodepth: the output can't be written: {error.strerror}", file=sys.stderr)
+        status = 2
     sys.exit(status)

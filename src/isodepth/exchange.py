@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -28,28 +28,34 @@ class ImportCommand(Output):
 
     source: Annotated[
         Positional[str],
-        arg(metavar="SOURCE", help="CSV, Parquet or JSON Lines table, or folder of trainer logs"),
+        arg(metavar="SOURCE", help="table (CSV, Parquet, JSON, Excel) or folder of trainer logs"),
     ]
     out: TableFile
     """the run table: .csv, .parquet or .jsonl"""
     map: Annotated[Pairs, arg(metavar="COLUMN=THEIRS")] = ()
-    """the run table's column and the source's, which may be a product:
-    loss=val/loss tokens=step*config.batch_tokens"""
+    """the run table's column and the source's, or what + - * / make of several:
+    loss=val/loss tokens=step*config.batch_tokens n_once=n_total-n_emb"""
     set: Pairs = ()
     """a column that is the same for every run: recipe=mine"""
     finished: Annotated[str | None, arg(metavar="THEIRS=TARGET")] = None
     """runs are finished where this column has come to its target, a column or a number; others are
     marked interrupted"""
     at: Annotated[str | None, arg(metavar="THEIRS=VALUE")] = None
-    """logs: rows that agree in this column count as one; which one to read, or 'last' with a loss
-    (default: the last row with a loss)"""
+    """logs and histories: rows that agree in this column count as one; which one to read, or 'last'
+    with a loss (default: the last row with a loss)"""
+    line: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PATTERN")] = ()
+    """text logs: what a line looks like, 'step:{step}/{steps} train_loss:{loss}', or the trainer
+    that wrote it: nanogpt, nanochat, modded-nanogpt; may be given several times"""
+    rows: Literal["auto", "runs", "history"] = "auto"
+    """tables: one row a run, or a history with a row a step; by default told by names and steps"""
     account: Annotated[Pairs, arg(metavar="NAME=VALUE")] = ()
     """count n_once, n_rec, n_inject and flops_per_token as `isodepth account` does, from width,
     recurrences and: depth=20 prelude=2 coda=2 injection=linear vocab=32064 sequence_length=2048;
     a value may be a column"""
 
     def run(self) -> None:
-        from isodepth.runs.importing import import_runs, listed
+        from isodepth.runs.expressions import listed
+        from isodepth.runs.importing import import_runs
         from isodepth.runs.writing import check_ending, write_runs
 
         check_ending(self.out)
@@ -59,6 +65,8 @@ class ImportCommand(Output):
             constants=_pairs("set", self.set),
             at=None if self.at is None else _pair("at", self.at),
             finished=None if self.finished is None else _pair("finished", self.finished),
+            lines=self.line,
+            rows=self.rows,
             shape=_pairs("account", self.account) or None,
         )
         write_runs(found.runs, self.out)
@@ -84,11 +92,11 @@ class ExportCommand(Output):
     """the table: .csv, .parquet or .jsonl"""
 
     def run(self) -> None:
+        from isodepth.runs import load_runs
         from isodepth.runs.writing import check_ending, write_runs
-        from isodepth.sweep.collect import runs_of
 
         check_ending(self.out)
-        runs = runs_of(self.runs)
+        runs = load_runs(self.runs)
         write_runs(runs, self.out)
         self.write(_told(self, runs, self.out))
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from isodepth.errors import InputError
+from isodepth.files import write_whole
+from isodepth.terminal import console, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Output:
             sys.stdout.write(text)
             return
         try:
-            Path(self.json).write_text(text, encoding="utf-8")
+            write_whole(Path(self.json), text)
         except OSError as error:
             raise InputError(f"{self.json} can't be written: {error.strerror}") from error
 
@@ -46,19 +48,17 @@ class Output:
         if self.quiet:
             yield lambda stage, share: None
             return
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True) as bar:
+        with Progress(*columns, console=console(stderr=True), transient=True) as bar:
             task = bar.add_task("reading", total=1.0)
             yield lambda stage, share: bar.update(task, description=stage, completed=share)
 
     def say(self, text: str) -> None:
         """Tell the user something that is not a result, on standard error."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def say_page(self, out: Path) -> None:
         """Tell where the page of a result's folder is, or what it needs."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from isodepth.errors import InputError
 from isodepth.planning.grid import Budget, Recipe
 from isodepth.sweep.executors import LocalExecutor, packing
-from isodepth.sweep.ledger import HEARTBEAT_FILE, Attempt, Ledger, Watch, Worker
+from isodepth.sweep.ledger import HEARTBEAT_FILE, Attempt, Ledger, Watch, this_worker
 from isodepth.sweep.plan import make_plan
 from isodepth.sweep.spec import Spec
 from isodepth.sweep.status import standing, status_report
@@ -36,7 +36,8 @@ def slots(ledger, workers=None, threads=None, cores=8, memory_bytes=None):
     return len(found), found[0].threads
 
 
-def test_one_worker_a_core_but_no_more_than_runs_or_memory(ledger):
+def test_one_worker_a_core_but_no_more_than_runs_or_memory(ledger, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert slots(ledger, cores=2) == (2, 1)
     assert slots(ledger, cores=8) == (4, 2)  # four runs; the other cores are shared out
     largest = max(run.memory_bytes for run in ledger.plan.runs)
@@ -58,9 +59,9 @@ def test_workers_that_cant_begin_end_the_sweep_with_their_last_words(ledger):
 
 def test_the_standing_counts_runs_in_progress_by_their_steps(ledger):
     entries = ledger.entries()
-    ledger.change(entries[0], state="done", attempts=(Attempt(worker=Worker.here(), begun="now"),))
+    ledger.change(entries[0], state="done", attempts=(Attempt(worker=this_worker(), begun="now"),))
     running = ledger.change(
-        entries[1], state="running", attempts=(Attempt(worker=Worker.here(), begun="now"),)
+        entries[1], state="running", attempts=(Attempt(worker=this_worker(), begun="now"),)
     )
     steps = running.run.steps
     beat = {"beat": 1, "step": steps // 4, "steps": steps, "tokens_per_second": 1000.0}
@@ -76,7 +77,7 @@ def test_the_standing_counts_runs_in_progress_by_their_steps(ledger):
 
 
 def test_a_report_of_a_sweep_names_what_failed_and_why(ledger):
-    entry = ledger.claim(Worker.here(), Watch(), retries=0)
+    entry = ledger.claim(this_worker(), Watch(), retries=0)
     ledger.finish(entry, "failed", "the [red]disk[/red] is full")
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(status_report(ledger.entries()))

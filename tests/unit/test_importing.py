@@ -140,7 +140,7 @@ def test_a_shape_that_cannot_be_counted(tmp_path, changes, words):
         ({"columns": MAP | {"loss": "loss*xyzzy"}}, "no column 'xyzzy'; its columns: Name, State"),
         ({"columns": MAP | {"seed": "2*3"}}, "names no column; a constant is given by --set"),
         ({"columns": MAP | {"n_once": "r"}}, "column 'n_once' has both a map and a constant"),
-        ({"columns": MAP, "at": ("step", "last")}, "--at is for folders of logs"),
+        ({"columns": MAP, "at": ("step", "last")}, "--at is for logs and histories"),
         (
             {"columns": MAP | {"recurrences": "Created"}},
             "row 1 (line 2), column recurrences (Created): '2026-11-01' is not a number",
@@ -169,7 +169,7 @@ def test_runs_short_of_their_target_are_interrupted(wandb):
     wandb.write_text(WANDB.replace('"b","finished","2026-11-01","1000"', '"b","finished","","999"'))
     runs = import_runs(wandb, columns=MAP, constants=SIZES, finished=("_step", "1000")).runs
     assert runs.frame["status"].tolist()[:2] == ["done", "interrupted"]
-    assert runs.notes[0].endswith("so interrupted: 1 (row 2 (line 3): 999 of 1000)")
+    assert runs.notes[1].endswith("so interrupted: 1 (row 2 (line 3): 999 of 1000)")
     wandb.write_text(WANDB.replace('"b","finished","2026-11-01","1000"', '"b","finished","",""'))
     (only,) = refused(
         wandb, columns=MAP | {"tokens": "batch.tokens"}, constants=SIZES, finished=("_step", "1000")

@@ -18,6 +18,7 @@ from isodepth.sweep.ledger import (
     Worker,
     process_start,
     this_host,
+    this_worker,
 )
 from isodepth.sweep.plan import make_plan
 from isodepth.sweep.spec import Spec
@@ -45,7 +46,7 @@ def elsewhere(pid=1):
 
 
 def here():
-    return Worker.here()
+    return this_worker()
 
 
 def test_a_run_goes_from_planned_to_done(ledger):
@@ -80,7 +81,7 @@ def _begun(worker):
 
 
 def _claim_all(folder, queue):
-    ledger, watch, me = Ledger(folder), Watch(), Worker.here()
+    ledger, watch, me = Ledger(folder), Watch(), this_worker()
     while (entry := ledger.claim(me, watch, retries=0)) is not None:
         queue.put((entry.run.run_id, me.token))
         ledger.finish(entry, "done")

@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from isodepth.errors import InputError  # noqa: E402
+from isodepth.runs.records import read_record  # noqa: E402
 from isodepth.training.progress import LossLog, StepReport, TensorBoard  # noqa: E402
-from isodepth.training.record import peak_memory, read_record, versions  # noqa: E402
+from isodepth.training.record import peak_memory, versions  # noqa: E402
 
 
 def report(step, **changes):
@@ -44,6 +45,19 @@ def test_resuming_drops_what_lies_beyond_the_checkpoint_and_a_torn_line(tmp_path
     write(tmp_path, 4, done=3)
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
     assert lines(tmp_path)[1]["loss"] == 5.0 / 2
+
+
+@pytest.mark.parametrize("harm", [b"\xff\xfe", b"{", b"[1]", b'{"step": "x"}', b"3", b"\x00"])
+def test_a_damaged_log_is_cut_back_and_never_stops_a_resume(tmp_path, capsys, harm):
+    write(tmp_path, 1, 2, 3, 4, 5)
+    file = tmp_path / "losses.jsonl"
+    parts = file.read_bytes().splitlines()
+    file.write_bytes(b"\n".join([*parts[:2], harm, *parts[3:]]) + b"\n")
+    write(tmp_path, 5, done=4)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 5]
+    assert "the losses of steps 3 to 4 are lost" in capsys.readouterr().err
+    write(tmp_path, 6, done=5)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_not_finite_is_logged_as_null_and_never_skipped(tmp_path):

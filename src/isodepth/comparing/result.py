@@ -14,6 +14,7 @@ from isodepth.comparing.models_in_use import Inference
 from isodepth.comparing.pair import Cost, Method
 from isodepth.comparing.paired_runs import Paired
 from isodepth.errors import InputError, reason
+from isodepth.files import read_whole
 from isodepth.fitting.law_free import Worth
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Interval
@@ -107,7 +108,7 @@ class Comparison:
     def load_all(cls, path: str | Path) -> list[Comparison]:
         """Every comparison of a file that `compare --json` wrote. Raises InputError for others."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_whole(Path(path))
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} can't be read as a comparison: {reason(error)}") from error
         try:

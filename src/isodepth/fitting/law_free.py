@@ -220,11 +220,19 @@ def without_law(
             if split["kind"] == "tokens"
             else f"looped runs lose {_text(Value(**split['loss_offset']))} nats at every r"
         )
+        rival = next(c for c in split["candidates"] if c["kind"] not in ("none", split["kind"]))
+        also = ""
+        if 2 * rival["p_value"] < _TELLS:
+            other = "κ on tokens" if rival["kind"] == "tokens" else "δ on the loss"
+            also = (
+                f"; {other} describes them too (p = {rival['p_value']:.1g}), with which φ is "
+                f"{_text(Value(**rival['phi']))}"
+            )
         warn(
             "arms_differ",
             f"looped and unlooped runs differ in more than r passes: {constant} (p = "
             f"{split['p_value']:.1g}); with that split off φ is {_text(Value(**split['phi']))} "
-            f"without a law, {_text(free)} if it is counted as worth",
+            f"without a law, {_text(free)} if it is counted as worth{also}",
         )
     if found.power_law and found.power_law["p_value"] < _TELLS:
         m = ", ".join(f"m({w.recurrences:g}) = {w.value:.2f}" for w in found.m)

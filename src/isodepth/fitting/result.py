@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isodepth.errors import InputError, reason
+from isodepth.files import read_whole, write_whole
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.seen import FARTHEST, Seen, check_tokens, size_of
 from isodepth.fitting.uncertainty import Resamples
@@ -346,7 +347,7 @@ class Fit:
     def save(self, path: str | Path) -> None:
         """Write the JSON text. Raises InputError where the path can't be written."""
         try:
-            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+            write_whole(Path(path), self.to_json() + "\n")
         except OSError as error:
             raise InputError(f"{path} can't be written: {error.strerror}") from error
 
@@ -354,7 +355,7 @@ class Fit:
     def load(cls, path: str | Path) -> Fit:
         """Read what `save` or `fit --json` wrote. Raises InputError for anything else."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_whole(Path(path))
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} can't be read as a fit: {reason(error)}") from error
         return cls.from_json(text, name=str(path))
@@ -366,8 +367,10 @@ class Fit:
             data = json.loads(text)
             if data["format"] != FORMAT:
                 raise InputError(f"{name}: format {data['format']!r} is not {FORMAT}")
-            return cls._from(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            fit = cls._from(data)
+            fit.report()  # one that holds something else somewhere can't be shown
+            return fit
+        except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{name} is not a fit written by `isodepth fit --json`") from error

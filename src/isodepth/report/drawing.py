@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
+from isodepth.terminal import printable
+
 _PNG_DPI = 200
 # Okabe & Ito's palette: told apart by colour-blind readers; markers say the same in grey
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -42,8 +44,9 @@ def style() -> Iterator[None]:
 
 
 def plain(name: str) -> str:
-    """A name of the user's as matplotlib shows it: no $ of it begins mathematics."""
-    return name.replace("$", r"\$")
+    """A name of the user's as matplotlib shows it: no $ of it begins mathematics, and no control
+    character, which SVG can't hold, is in it."""
+    return printable(name).replace("$", r"\$")
 
 
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
@@ -54,9 +57,13 @@ def save(figure: Figure, out: Path, name: str) -> list[Path]:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
         pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # likewise
-        imsave(out / f"{name}.png", pixels)
+        paths = [out / f"{name}.{form}" for form in ("svg", "pdf", "png")]
+        partial = [path.with_name(f".{path.name}") for path in paths]
+        imsave(partial[2], pixels, format="png")
         figure.set_layout_engine("none")
         # without a date the same runs give the same bytes
-        figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
-    return [out / f"{name}.{form}" for form in ("svg", "pdf", "png")]
+        figure.savefig(partial[0], format="svg", metadata={"Date": None})
+        figure.savefig(partial[1], format="pdf", metadata={"CreationDate": None})
+        for written, path in zip(partial, paths, strict=True):
+            written.replace(path)
+    return paths

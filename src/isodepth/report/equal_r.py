@@ -11,7 +11,7 @@ from isodepth.comparing.paired_runs import PairedRun
 from isodepth.comparing.result import Comparison
 from isodepth.fitting.result import Interval
 from isodepth.report.compare_tables import FORMS_HEADS, PAIRED_HEADS, forms_rows, paired_rows
-from isodepth.report.tables import interval_text
+from isodepth.report.words import interval_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from isodepth.comparing.result import Comparison
 from isodepth.errors import InputError
+from isodepth.files import write_whole
 from isodepth.fitting.result import Fit
 from isodepth.report.compare_figures import write_compare_figures
 from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
 from isodepth.report.figures import write_figures
 from isodepth.report.page import compare_page, fit_page, write_page
 from isodepth.runs import Runs, load_runs
+from isodepth.runs.writing import write_runs
 
 FIT_FILE = "fit.json"
 COMPARISON_FILE = "comparison.json"
@@ -45,7 +47,7 @@ def write_compare_folder(
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         data = out / COMPARISON_FILE
-        data.write_text(text + "\n", encoding="utf-8")
+        write_whole(data, text + "\n")
         return [data, _write_runs(runs, out), *_show_comparisons(runs, results, out)]
 
 
@@ -85,7 +87,7 @@ def write_again(out: Path) -> list[Path]:
 
 def _show_fit(runs: Runs, fit: Fit, out: Path) -> list[Path]:
     report = out / _REPORT_FILE
-    report.write_text(fit.report(), encoding="utf-8")
+    write_whole(report, fit.report())
     drawn = drawn_of_table(runs, fit)
     page = write_page(out, lambda: fit_page(runs, fit, drawn, RUNS_FILE))
     return [report, *page, *write_figures(runs, fit, drawn, out)]
@@ -93,7 +95,7 @@ def _show_fit(runs: Runs, fit: Fit, out: Path) -> list[Path]:
 
 def _show_comparisons(runs: Runs, results: Sequence[Comparison], out: Path) -> list[Path]:
     report = out / _REPORT_FILE
-    report.write_text("\n".join(r.report() for r in results), encoding="utf-8")
+    write_whole(report, "\n".join(r.report() for r in results))
     drawn = drawn_of_comparisons(runs, results)
     page = write_page(out, lambda: compare_page(runs, results, drawn, RUNS_FILE))
     return [report, *page, *write_compare_figures(runs, results, drawn, out)]
@@ -101,7 +103,7 @@ def _show_comparisons(runs: Runs, results: Sequence[Comparison], out: Path) -> l
 
 def _write_runs(runs: Runs, out: Path) -> Path:
     """The run table, so that the folder can be drawn again wherever it is."""
-    runs.frame.to_csv(out / RUNS_FILE, index=False)
+    write_runs(runs, out / RUNS_FILE)
     return out / RUNS_FILE
 
 

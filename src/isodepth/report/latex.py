@@ -13,7 +13,9 @@ from typing import Any
 
 from isodepth.comparing.result import Comparison
 from isodepth.errors import InputError
+from isodepth.files import write_whole
 from isodepth.fitting.result import Fit, Interval
+from isodepth.terminal import printable
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -65,7 +67,7 @@ _EQUAL_R = (
 
 def escaped(text: str) -> str:
     """Text as LaTeX sets it: no character of it is a command."""
-    return "".join(_SPECIAL.get(c, c) for c in " ".join(text.split()))
+    return "".join(_SPECIAL.get(c, c) for c in printable(" ".join(text.split())))
 
 
 def fit_latex(fit: Fit) -> str:
@@ -176,7 +178,7 @@ def _minus(text: str) -> str:
 def write_latex(text: str, path: Path) -> None:
     """Write a table to a file. Raises InputError where it can't be written."""
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}") from error
 

@@ -23,6 +23,7 @@ import pandas as pd
 
 from isodepth.citation import bibtex
 from isodepth.comparing.result import Comparison
+from isodepth.files import write_whole
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Fit, Interval
 from isodepth.report.drawn import Drawn, drawn_of_fit
@@ -69,7 +70,7 @@ def write_page(out: Path, content: Callable[[], dict[str, Any]]) -> list[Path]:
     ):
         before, after = page.split(mark, 1)
         page = before + text + after
-    (out / PAGE).write_text(page, encoding="utf-8")
+    write_whole(out / PAGE, page)
     return [out / PAGE]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +18,7 @@ from isodepth.minima import Isoflop
 from isodepth.planning.advice import Equivalence
 from isodepth.report.words import interval_text, size_text
 from isodepth.report.worth import worth_rows
+from isodepth.terminal import console
 
 _WIDTH = 100
 
@@ -25,7 +26,7 @@ _WIDTH = 100
 def to_text(report: RenderableType) -> str:
     """A report as plain text."""
     text = io.StringIO()
-    Console(file=text, width=_WIDTH, color_system=None).print(report)
+    console(file=text, width=_WIDTH, color_system=None).print(report)
     return text.getvalue()
 
 

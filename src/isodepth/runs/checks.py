@@ -13,7 +13,7 @@ import pandas as pd
 
 from isodepth.errors import InputError
 from isodepth.laws import Bools
-from isodepth.runs.reading import RawTable
+from isodepth.runs.raw import RawTable
 from isodepth.runs.units import unit_of_column
 
 STATUSES = ("planned", "running", "done", "diverged", "failed", "interrupted", "duplicate")
@@ -157,6 +157,8 @@ def _number(name: str, cell: object, state: object) -> tuple[float, str | None]:
     value = number(cell)
     if value is None:
         return math.nan, f"{shown(cell)} is not a number"
+    if math.isnan(value) and not rule.required:
+        return math.nan, None  # how frames, Parquet and many programs write an empty cell
     if not math.isfinite(value):
         # a loss that isn't finite is a diverged run, which is kept
         return math.nan, None if name == "loss" else f"{shown(cell)} is not a finite number"

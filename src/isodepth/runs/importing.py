@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isodepth.errors import InputError
-from isodepth.runs.checks import NUMERIC, TEXT, number, shown
+from isodepth.runs.checks import NUMERIC, TEXT, number
 from isodepth.runs.counted import COUNTS, count
-from isodepth.runs.logs import flat, read_logs
-from isodepth.runs.reading import RawTable, read_table
+from isodepth.runs.expressions import evaluated, listed, parsed
+from isodepth.runs.histories import Rows, history_of
+from isodepth.runs.log_files import flat
+from isodepth.runs.logs import Logs, read_logs, with_names
+from isodepth.runs.raw import RawTable
+from isodepth.runs.reading import read_table
 from isodepth.runs.table import Runs, checked
 
 # what https://docs.wandb.ai/models/runs/run-states calls a state, and we
@@ -22,7 +26,15 @@ _STATES = {
     "killed": "interrupted",
     "pending": "planned",
 }
-_SHOWN = 30  # columns that a message lists
+# where a trainer itself says how far it meant to go: its settings of the step reached and the last
+_REACHED = (("trainer_state.global_step", "trainer_state.max_steps"),)
+_HELD_OUT = {"eval_loss", "val_loss", "valid_loss", "validation_loss", "test_loss"}
+_BITS = ("bpb", "bpc", "bits")
+_NATS = (
+    "the loss is in nats per token: bits per token times 0.693147; bits per byte times 0.693147 "
+    "times the bytes of a token, as in --map loss=val_bpb*0.693147*bytes_per_token; the logarithm "
+    "of a perplexity"
+)
 _ONE_ROW = (
     "one row of a log is read; where other rows of the same step hold the rest, --at STEP=last "
     "takes them as one (STEP: the column of steps)"
@@ -45,44 +57,69 @@ def import_runs(
     constants: Mapping[str, str] | None = None,
     at: tuple[str, str] | None = None,
     finished: tuple[str, str] | None = None,
+    lines: Sequence[str] = (),
+    rows: Rows = "auto",
     shape: Mapping[str, str] | None = None,
 ) -> Imported:
     """Read runs that were not logged by isodepth.
 
     Parameters
     ----------
-    source: a table with one row a run (a Weights & Biases export, any CSV, Parquet or JSON Lines),
-        or a folder of trainer logs.
-    columns: column of the run table → column of the source, or a product of such and of numbers:
-        `{"tokens": "step*config.batch_tokens"}`. Columns of the source that are named like the run
-        table's need no map; what is not mapped stays under its own name.
+    source: a table with one row a run (a Weights & Biases export, any CSV, Parquet, JSON or Excel
+        file) or of runs' histories, of which the last row of each run is read; or a folder of
+        trainer logs.
+    columns: column of the run table → column of the source, or an expression of such and of
+        numbers by + - * / and brackets: `{"tokens": "step*config.batch_tokens"}`. Columns of
+        the source that are named like the run table's need no map; what is not mapped stays under
+        its own name.
     constants: column of the run table → the same value for every run.
-    at: logs only; (column, value): rows that agree in that column count as one, and the one where
-        it is `value`, or the largest with a loss (`last`), is read. Without it, the last row with
-        a loss.
+    at: logs and histories only; (column, value): rows that agree in that column count as one, and
+        the one where it is `value`, or the largest with a loss (`last`), is read. Without it, the
+        last row with a loss.
     finished: (column, target), each as in `columns`, the target also a number: a run whose column
         is below its target is marked `interrupted`.
+    lines: text logs: patterns of their lines, or names of ready ones.
+    rows: whether a table has one row a run or is a history of runs; by default that is seen from
+        its names and steps.
     shape: for models as isodepth builds them, what `account` needs beside width and recurrences,
         each a value or a column of the source; the counts then follow from it.
 
     Raises InputError naming file, row and column of whatever can't be used.
     """
-    path, logged = Path(source), Path(source).is_dir()
+    path, folder = Path(source), Path(source).is_dir()
     columns, constants = dict(columns), dict(constants or {})
     twice = sorted(set(columns) & set(constants))
     if twice:
         raise InputError(f"column {twice[0]!r} has both a map and a constant; give one")
     notes: list[str] = []
-    if logged:
-        table = _read_logs(path, str(source), columns.get("loss"), at, notes)
-    elif at is not None:
-        raise InputError("--at is for folders of logs; this source has one row a run")
+    logs: Logs | None = None
+    if folder:
+        logs = read_logs(path, name=str(source), lines=lines)
+    elif lines:
+        raise InputError("--line is for folders of text logs; this source is a table")
     else:
         table = _flattened(read_table(path, name=str(source)))
-        if {"Name", "State"} <= set(table.columns):  # as Weights & Biases exports it
-            for column, theirs in (("run_id", "Name"), ("status", "State")):
-                if column not in {*columns, *constants, *table.columns}:
-                    columns[column] = theirs
+        logs = history_of(table, columns, rows)
+    logged = logs is not None
+    if logs is not None:
+        table = _last_rows(logs, columns.get("loss"), at, notes)
+        if columns.get("run_id") not in table.columns:
+            columns.pop("run_id", None)  # which names the history's runs already
+    elif at is not None:
+        raise InputError("--at is for logs and histories; this source has one row a run")
+    elif {"Name", "State"} <= set(table.columns):  # as Weights & Biases exports it
+        for column, theirs in (("run_id", "Name"), ("status", "State")):
+            if column not in {*columns, *constants, *table.columns}:
+                columns[column] = theirs
+    if finished is None and logged and "status" not in {*columns, *constants, *table.columns}:
+        finished = next((pair for pair in _REACHED if set(pair) <= set(table.columns)), None)
+    if "loss" not in {*columns, *constants} and "loss" in table.columns:
+        held_out = [c for c in table.columns if c.rsplit("/")[-1].lower() in _HELD_OUT]
+        if held_out:
+            notes.append(
+                f"the column 'loss' was taken, and there is {held_out[0]!r}: a run table's loss is "
+                f"that of held-out text; if that is it, --map loss={held_out[0]}"
+            )
     draft = _Draft(table)
     draft.take(columns, constants)
     if shape is not None:
@@ -136,33 +173,15 @@ class _Draft:
             if name in renamed or columns.get(name) == name:
                 continue
             # a name of the run table that was given to something else
-            self.cells[f"source.{name}" if name in self.cells else name] = self._column(name)
+            self.cells[f"source.{name}" if name in self.cells else name] = self.source.column(name)
 
     def values(self, text: str, option: str) -> Sequence[object]:
-        """A column of the source, or the product that `text` asks for; None where a cell is empty.
+        """A column of the source, or what arithmetic makes of several; None where a cell is empty.
 
-        Raises InputError for an unknown column, and for cells of a product that aren't numbers.
+        Raises InputError for an unknown column, and for cells in arithmetic that aren't numbers.
         """
-        parts = factors(text, self.source, option)
-        if parts == [text] and text in self.source.columns:
-            return self._column(text)
-        problems: list[str] = []
-        found: list[object] = [1.0] * len(self.source.rows)
-        for part in parts:
-            for i, cell in enumerate(self._column(part) if part in self.source.columns else ()):
-                factor = None if cell is None else number(cell)
-                if cell is not None and factor is None:
-                    problems.append(f"{self.source.at(i, part)}: {shown(cell)} is not a number")
-                found[i] = _times(found[i], factor)
-            if part not in self.source.columns:
-                found = [_times(value, number(part)) for value in found]
-        if problems:
-            raise InputError(problems)
-        return found
-
-    def _column(self, name: str) -> Sequence[object]:
-        i = self.source.columns.index(name)
-        return [row[i] for row in self.source.rows]
+        expression = parsed(text, self.source.columns, option=option, name=self.source.name)
+        return evaluated(expression, self.source)
 
     def set(self, column: str, cells: Sequence[object], origin: str) -> None:
         self.cells[column] = cells
@@ -178,8 +197,15 @@ class _Draft:
         raise InputError(
             f"{self.source.name}: nothing gives {', '.join(missing)}; say what does: {gives}"
             + ("; --account counts models built as isodepth builds them" if counts else "")
+            + self._units("loss" in missing)
             + f". Its columns: {listed(self.source.columns)}"
         )
+
+    def _units(self, lacking: bool) -> str:
+        """What to do with a loss in bits or a perplexity, where the source has one."""
+        names = [c.lower() for c in self.source.columns]
+        others = any(mark in c for c in names for mark in (*_BITS, "ppl", "perplexity"))
+        return f"; {_NATS}" if lacking and others else ""
 
     def table(self) -> RawTable:
         """The draft as cells to check."""
@@ -191,71 +217,51 @@ class _Draft:
         )
 
 
-def _times(value: object, factor: float | None) -> float | None:
-    return value * factor if isinstance(value, float) and factor is not None else None
-
-
-def factors(text: str, source: RawTable, option: str) -> list[str]:
-    """The columns and numbers whose product `text` is; at least one is a column.
-
-    Raises InputError for a name that the source doesn't have, with those that resemble it.
-    """
-    known = source.columns
-    if text in known:
-        return [text]
-    parts = [part.strip() for part in text.split("*")]
-    for part in parts:
-        if part not in known and number(part) is None:
-            ends = [k for k in known if k.endswith((f".{part}", f"/{part}"))]
-            ends += [k for k in known if part.endswith((f".{k}", f"/{k}"))]
-            close = (ends or difflib.get_close_matches(part, known, n=3))[:3]
-            hint = (
-                f"did you mean {' or '.join(map(repr, close))}?"
-                if close
-                else f"its columns: {listed(known)}"
-            )
-            raise InputError(f"{option}: {source.name} has no column {part!r}; {hint}")
-    if not any(part in known for part in parts):
-        raise InputError(f"{option} names no column; a constant is given by --set COLUMN=VALUE")
-    return parts
-
-
-def listed(columns: Sequence[str]) -> str:
-    """The first names of columns, as a message shows them."""
-    return ", ".join(columns[:_SHOWN]) + (", …" if len(columns) > _SHOWN else "")
-
-
-def _read_logs(
-    path: Path, name: str, loss: str | None, at: tuple[str, str] | None, notes: list[str]
+def _last_rows(
+    logs: Logs, loss: str | None, at: tuple[str, str] | None, notes: list[str]
 ) -> RawTable:
     """One row a run, read where its log last has what the loss is made of."""
-    logs = read_logs(path, name=name)
     notes += logs.notes
-    columns = [*logs.settings, *logs.columns]
-    empty = RawTable(name=name, columns=columns, rows=[], places=[], checksum=logs.checksum)
-    made_of = ["loss"] if loss is None else factors(loss, empty, f"--map loss={loss}")
+    columns = list(dict.fromkeys([*logs.settings, *logs.columns]))
+    made_of = ["loss"]
+    if loss is not None:
+        try:
+            made_of = parsed(loss, columns, option=f"--map loss={loss}", name=logs.name).columns
+        except InputError as error:  # what was passed over may hold it
+            raise InputError([*error.problems, *logs.notes]) from error
     needed = [c for c in made_of if c in logs.columns]
-    table, longer = logs.table(needed, at)
-    if longer:
-        notes.append(
-            f"{longer} of {len(table.rows)} logs go on after the row that was read, the last one "
-            "with a loss (an empty cell or null is none)"
-        )
-    if "run_id" in table.columns:
-        return table
-    return replace(
-        table,
-        columns=["run_id", *table.columns],
-        rows=[[run.run_id, *row] for run, row in zip(logs.runs, table.rows, strict=True)],
-        origins={"run_id": "the name of its folder or log"},
-    )
+    if not needed:
+        notes.append("no log has a loss, so that every run counts as interrupted")
+    table, taken = logs.table(needed, at)
+    notes += taken
+    how = "the last row with a loss" if at is None else f"the row at {at[0]} = {at[1]}"
+    notes.append(f"of each of {len(logs.runs)} runs {how} was taken")
+    return with_names(table, logs)
 
 
 def _flattened(table: RawTable) -> RawTable:
-    """A table whose cells hold no objects: `{"config": {"r": 4}}` has the column config.r."""
-    rows = [dict(flat(dict(zip(table.columns, row, strict=True)))) for row in table.rows]
+    """A table whose cells hold no objects, nor text of JSON objects: `{"config": {"r": 4}}` has the
+    column config.r."""
+    rows = []
+    for i, row in enumerate(table.rows):
+        try:
+            cells = dict(zip(table.columns, map(_unpacked, row), strict=True))
+            rows.append(dict(flat(cells)))
+        except InputError as error:
+            raise InputError(f"{table.name}, {table.places[i]}: {error}") from error
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return replace(table, columns=columns, rows=[[row.get(c) for c in columns] for row in rows])
+
+
+def _unpacked(cell: object) -> object:
+    """A cell; the object that a text of JSON stands for."""
+    if not (isinstance(cell, str) and cell.startswith("{") and cell.endswith("}")):
+        return cell
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    return value if isinstance(value, dict) else cell
 
 
 def _set_counts(draft: _Draft, shape: Mapping[str, str]) -> None:
@@ -319,6 +325,7 @@ def _mark_unfinished(draft: _Draft, finished: tuple[str, str], notes: list[str])
             stopped.append(f"{draft.source.places[i]}: {at:g} of {end:g}")
     if problems:
         raise InputError(problems)
+    notes.append(f"finished is a run whose {column} has come to {target}")
     if stopped:
         notes.append(
             f"stopped before {column} = {target}, so interrupted: {len(stopped)} "

@@ -1,34 +1,35 @@
-"""A folder of trainer logs: one row a run, from a row of its log and the settings beside it.
+"""Logs of several runs: one row a run, from a row of its log and the settings beside it.
 
-A run is a sub-folder with files in it, or, where the folder itself holds logs, one log. Logs are
-JSON Lines or CSV, a row a step; settings are JSON or TOML.
+In a folder a run is a sub-folder with files in it, or, where the folder itself holds logs, one log.
+Logs have a row a step: JSON Lines, CSV, a JSON list, Hugging Face's trainer_state.json,
+TensorBoard's event files, and text that `--line` describes. Settings are JSON, TOML or YAML.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isodepth.errors import InputError
+from isodepth.errors import InputError, reason
 from isodepth.runs.checks import number, shown
-from isodepth.runs.reading import READERS, RawTable
+from isodepth.runs.log_files import (
+    EVENTS,
+    SETTINGS,
+    TABLES,
+    LogReader,
+    Row,
+    by_step,
+    stem_of,
+    step_of,
+)
+from isodepth.runs.raw import RawTable
+from isodepth.runs.text_logs import Pattern
 
-LOGS = (".jsonl", ".ndjson", ".csv")
-SETTINGS = (".json", ".toml")
 LAST = "last"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of a log."""
-
-    file: str  # log it stands in
-    place: str  # "row 3 (line 4)"
-    cells: dict[str, object]  # those that aren't empty
+_CHECKPOINT = re.compile(r"(?:checkpoint|ckpt|global_step|step|iter)s?[-_=]?(\d+)", re.IGNORECASE)
+_NAMED = 12  # files passed over that a note names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +43,36 @@ class LoggedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
-    """Every run of a folder."""
+    """Every run of a source."""
 
-    name: str  # how the user named the folder
+    name: str  # how the user named the source
     runs: list[LoggedRun]
     settings: list[str]  # names of the settings of any run
     columns: list[str]  # columns of any log
     checksum: str  # SHA-256 of the files read
     notes: list[str]  # what was not read
+    named_by: str = "the name of its folder or log"  # what run_id comes from
 
-    def table(self, needed: Sequence[str], at: tuple[str, str] | None) -> tuple[RawTable, int]:
+    def table(
+        self, needed: Sequence[str], at: tuple[str, str] | None
+    ) -> tuple[RawTable, list[str]]:
         """One row a run: its settings, and the last row of its log that has the `needed` columns.
 
-        With `at` = (column, value) rows that agree in that column count as one, and the one where
-        it is `value`, or the largest that has what is needed (`last`), is taken. Without such a row
-        the run's log cells are None. Returns the table, and how many logs go on after the row.
-        Raises InputError where no run's log has the column of `at`, or it isn't a number.
+        Last is what has the highest step, where a column tells steps. With `at` = (column, value)
+        rows that agree in that column count as one, and the one where it is `value`, or the largest
+        that has what is needed (`last`), is taken. Without such a row the run's log cells are None.
+        Returns the table, and notes on what was taken. Raises InputError where no run's log has the
+        column of `at`, or it isn't a number.
         """
-        columns = [*self.settings, *self.columns]
+        columns = list(dict.fromkeys([*self.settings, *self.columns]))
         rows: list[list[object]] = []
         places: list[str] = []
-        longer = 0
-        if at is not None and not any(_step(r, at[0]) for run in self.runs for r in run.rows):
+        longer = moved = 0
+        if at is not None and not any(step_of(r, at[0]) for run in self.runs for r in run.rows):
             raise InputError(f"{self.name}: no log has the column {at[0]!r} of --at")
         for run in self.runs:
-            candidates = run.rows if at is None else _merged(self.name, run, at)
+            candidates = by_step(run.rows) if at is None else _merged(self.name, run, at)
+            moved += at is None and candidates != run.rows
             index = next(
                 (
                     i
@@ -80,16 +86,22 @@ class Logs:
             if index is not None:
                 chosen = candidates[index]
                 cells |= chosen.cells
-                place += f", {chosen.file} {chosen.place}"
+                place += f", {chosen.file} {chosen.place}" if chosen.file else f", {chosen.place}"
                 longer += index < len(candidates) - 1
             rows.append([cells.get(c) for c in columns])
             places.append(place)
-        return (
-            RawTable(
-                name=self.name, columns=columns, rows=rows, places=places, checksum=self.checksum
-            ),
-            longer,
+        notes = []
+        if longer:
+            notes.append(
+                f"{longer} of {len(rows)} logs go on after the row that was read, the last one "
+                "with a loss (an empty cell or null is none)"
+            )
+        if moved:
+            notes.append(f"the rows of {moved} logs were put in the order of their steps")
+        table = RawTable(
+            name=self.name, columns=columns, rows=rows, places=places, checksum=self.checksum
         )
+        return table, notes
 
 
 def _merged(name: str, run: LoggedRun, at: tuple[str, str]) -> list[Row]:
@@ -100,7 +112,7 @@ def _merged(name: str, run: LoggedRun, at: tuple[str, str]) -> list[Row]:
         raise InputError(f"--at {column}={wanted}: give a number, or {LAST!r}")
     groups: dict[float, Row] = {}
     for row in run.rows:
-        key = _step(row, column)
+        key = step_of(row, column)
         if key is None:
             continue
         step = number(row.cells[key])
@@ -115,179 +127,170 @@ def _merged(name: str, run: LoggedRun, at: tuple[str, str]) -> list[Row]:
     return [groups[s] for s in sorted(groups) if value is None or s == value]
 
 
-def _step(row: Row, column: str) -> str | None:
-    """The column as this row has it, with its file's name before it or without."""
-    names = (column, f"{Path(row.file).stem}.{column}")
-    return next((name for name in names if name in row.cells), None)
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """The files of one run."""
+
+    run_id: str
+    logs: list[Path]
+    steps: list[Path]  # files whose names carry their step
+    settings: list[tuple[Path, str]]  # with what their settings are called by
 
 
-def read_logs(folder: Path, *, name: str) -> Logs:
+def read_logs(folder: Path, *, name: str, lines: Sequence[str] = ()) -> Logs:
     """Every run of a folder of trainer logs.
+
+    lines: patterns of text logs' lines, or names of ready ones (`text_logs.READY`).
 
     Names: a column of a log is itself (with the file's name before it where a run has several
     logs: `val.loss`), a setting has its file's name before it (`config.width`); nested settings
     are joined by dots. Beside single logs, settings are the file of the same name, as `config`.
     Raises InputError naming every file that can't be read, or where there is no log at all.
     """
-    visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    files = [p for p in visible if p.is_file()]
-    single = [p for p in files if p.suffix.lower() in LOGS]
-    homes = [] if single else _run_folders([p for p in visible if p.is_dir()])
-    if single:
-        nested = _run_folders([p for p in visible if p.is_dir()])
-        if nested:
-            raise InputError(
-                f"{name} holds both logs ({single[0].name}) and folders of runs "
-                f"({nested[0].relative_to(folder)}); move one kind elsewhere"
-            )
-        stems = {p.stem for p in single}
-        settings = [p for p in files if p.suffix.lower() in SETTINGS and p.stem in stems]
-        groups = [
-            (log.stem, [log], [(s, "config") for s in settings if s.stem == log.stem])
-            for log in single
-        ]
-        if len(stems) < len(single):
-            raise InputError(f"{name}: two logs share one name but for the ending")
-    else:
-        groups = [
-            (
-                home.relative_to(folder).as_posix(),
-                _visible(home, LOGS),
-                [(s, s.stem) for s in _visible(home, SETTINGS)],
-            )
-            for home in homes
-        ]
+    reader = LogReader(folder=folder, name=name, patterns=[Pattern(line) for line in lines])
+    try:
+        groups = _groups(folder, reader)
+    except OSError as error:
+        raise InputError(f"{name} can't be read: {reason(error)}") from error
     if not groups:
+        texts = [file for file in sorted(folder.rglob("*")) if reader.kind(file) == "text"]
+        hint = f"; {reader.suggestion(texts[0])}" if texts else ""
         raise InputError(
             f"{name} holds no trainer logs: give a folder with a log a run, or a sub-folder a run, "
-            f"with logs ({', '.join(LOGS)}) and settings ({', '.join(SETTINGS)})"
+            f"with logs ({', '.join((*TABLES, '.json', EVENTS))}) and settings "
+            f"({', '.join(('.json', *SETTINGS))}){hint}"
         )
-    read = {p for _, logs, settings in groups for p in [*logs, *(s for s, _ in settings)]}
-    left = [p for p in visible if not any(p == r or p in r.parents for r in read)]
-    reader = _Reader(folder=folder, name=name)
-    several = any(len(logs) > 1 for _, logs, _ in groups)
-    runs = [
-        LoggedRun(
-            run_id=run_id,
-            settings={k: v for file, prefix in settings for k, v in reader.settings(file, prefix)},
-            rows=[
-                row
-                for file in logs
-                for row in reader.rows(file, f"{file.stem}." if several else "")
-            ],
-        )
-        for run_id, logs, settings in groups
-    ]
+    several = any(len(group.logs) + bool(group.steps) > 1 for group in groups)
+    runs = [_run(group, reader, several=several) for group in groups]
     if reader.problems:
         raise InputError(reader.problems)
-    notes = list(reader.notes)
-    if left:
-        notes.append(f"not read: {', '.join(sorted(p.name for p in left))}")
     return Logs(
         name=name,
         runs=runs,
         settings=list(dict.fromkeys(key for run in runs for key in run.settings)),
         columns=list(dict.fromkeys(key for run in runs for row in run.rows for key in row.cells)),
         checksum=reader.digest.hexdigest(),
-        notes=notes,
+        notes=[*reader.notes, *_passed_over(folder, reader)],
     )
 
 
-def _run_folders(folders: Sequence[Path]) -> list[Path]:
-    """The uppermost folders that hold a log or settings."""
-    found: list[Path] = []
-    for folder in folders:
-        if _visible(folder, (*LOGS, *SETTINGS)):
-            found.append(folder)
-        else:
-            below = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-            found += _run_folders(below)
-    return found
+def _run(group: _Group, reader: LogReader, *, several: bool) -> LoggedRun:
+    rows: list[Row] = []
+    for file in group.logs:
+        rows += reader.rows(file, f"{stem_of(file.name)}." if several else "")
+    if group.steps:
+        stem = stem_of(group.steps[0].name).rstrip("0123456789").rstrip("-_.") or "step"
+        rows += reader.step_rows(group.steps, f"{stem}." if several else "")
+    settings = {k: v for file, prefix in group.settings for k, v in reader.settings(file, prefix)}
+    for file in group.logs:
+        if stem_of(file.name) == "trainer_state":  # Hugging Face's: settings stand beside the log
+            settings |= dict(reader.settings(file, stem_of(file.name)))
+    return LoggedRun(run_id=group.run_id, settings=settings, rows=rows)
 
 
-def _visible(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    return sorted(
+def _groups(folder: Path, reader: LogReader) -> list[_Group]:
+    """The runs of a folder: the folder itself, one for each log in it, or its sub-folders."""
+    below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    logs = reader.visible(folder, "log")
+    steps = reader.visible(folder, "step")
+    settings = reader.visible(folder, "settings")
+    if not logs and not steps:
+        if below and all(_CHECKPOINT.match(p.name) for p in below):
+            return _checkpointed(folder, reader, folder.resolve().name)
+        return [g for home in below for g in _homes(home, folder, reader)]
+    nested = [g for home in below if not _CHECKPOINT.match(home.name)
+              for g in _homes(home, folder, reader)]  # fmt: skip
+    first = (logs or steps)[0]
+    if nested:
+        raise InputError(
+            f"{reader.name} holds both logs ({first.name}) and folders of runs "
+            f"({nested[0].run_id}); move one kind elsewhere"
+        )
+    stems = {stem_of(p.name) for p in logs}
+    matched = [p for p in settings if stem_of(p.name) in stems]
+    if steps or (len(logs) == 1 and settings and not matched) or _are_of_one(logs):
+        return [_group(folder, folder.resolve().name, reader)]
+    if len(stems) < len(logs):
+        raise InputError(f"{reader.name}: two logs share one name but for the ending")
+    return [
+        _Group(
+            run_id=stem_of(log.name),
+            logs=[log],
+            steps=[],
+            settings=[(s, "config") for s in matched if stem_of(s.name) == stem_of(log.name)],
+        )
+        for log in logs
+    ]
+
+
+def _are_of_one(logs: Sequence[Path]) -> bool:
+    """Whether a folder's logs are of one run by what they are called."""
+    return all(p.name.startswith(EVENTS) or stem_of(p.name) == "trainer_state" for p in logs)
+
+
+def _homes(folder: Path, top: Path, reader: LogReader) -> list[_Group]:
+    """The uppermost folders that hold a log or settings, or checkpoints that do."""
+    run_id = folder.relative_to(top).as_posix()
+    if reader.visible(folder, "log", "step", "settings"):
+        return [_group(folder, run_id, reader)]
+    below = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    if below and all(_CHECKPOINT.match(p.name) for p in below):
+        return _checkpointed(folder, reader, run_id)
+    return [group for home in below for group in _homes(home, top, reader)]
+
+
+def _checkpointed(folder: Path, reader: LogReader, run_id: str) -> list[_Group]:
+    """A run that left nothing but its checkpoints' folders: its last one that holds something."""
+    numbered = {p: m for p in folder.iterdir() if p.is_dir() and (m := _CHECKPOINT.match(p.name))}
+    for home in sorted(numbered, key=lambda p: -int(numbered[p][1])):
+        if reader.visible(home, "log", "step", "settings"):
+            reader.notes.append(
+                f"{run_id}: its {len(numbered)} folders are checkpoints of one run; {home.name}, "
+                "the last, was read"
+            )
+            return [_group(home, run_id, reader)]
+    return []
+
+
+def _group(home: Path, run_id: str, reader: LogReader) -> _Group:
+    logs = reader.visible(home, "log")
+    if not logs and not reader.visible(home, "step"):
+        # logs may lie in folders of their own: run/tensorboard, run/logs, run/version_0
+        logs = [p for inner in sorted(home.iterdir()) if inner.is_dir() and inner.name[0] != "."
+                for p in reader.visible(inner, "log")]  # fmt: skip
+    return _Group(
+        run_id=run_id,
+        logs=logs,
+        steps=reader.visible(home, "step"),
+        settings=[(s, stem_of(s.name)) for s in reader.visible(home, "settings")],
+    )
+
+
+def _passed_over(folder: Path, reader: LogReader) -> list[str]:
+    """Every file that wasn't read, by name, and how a text log could be."""
+    left = sorted(
         p
-        for p in folder.iterdir()
-        if p.is_file() and p.suffix.lower() in endings and not p.name.startswith(".")
+        for p in folder.rglob("*")
+        if p.is_file()
+        and p not in reader.read
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     )
+    if not left:
+        return []
+    names = [p.relative_to(folder).as_posix() for p in left]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    notes = [f"not read: {', '.join(names[:_NAMED])}{more}"]
+    texts = [p for p in left if reader.kind(p) == "text"]
+    return [*notes, *(reader.suggestion(p) for p in texts[:1])]
 
 
-class _Reader:
-    """Reads the files of one folder; collects what is wrong with them."""
-
-    def __init__(self, *, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        self.problems: list[str] = []
-        self.notes: list[str] = []
-        self.digest = hashlib.sha256()
-
-    def rows(self, file: Path, prefix: str) -> list[Row]:
-        data = self._bytes(file)
-        data = self._without_torn_end(data, file)
-        if not data.strip():
-            return []  # a run that ended before its first line
-        try:
-            table = READERS[file.suffix.lower()](data, self._called(file))
-        except InputError as error:
-            self.problems += error.problems
-            return []
-        found = []
-        for cells, place in zip(table.rows, table.places, strict=True):
-            named = dict(zip(table.columns, cells, strict=True))
-            flat_cells = {f"{prefix}{k}": v for k, v in flat(named) if v is not None}
-            found.append(Row(file=file.name, place=place, cells=flat_cells))
-        return found
-
-    def settings(self, file: Path, prefix: str) -> list[tuple[str, object]]:
-        try:
-            text = self._bytes(file).decode("utf-8-sig")
-            values = tomllib.loads(text) if file.suffix.lower() == ".toml" else json.loads(text)
-        except (ValueError, RecursionError) as error:
-            kind = file.suffix.lower().lstrip(".").upper()
-            self.problems.append(f"{self._called(file)}: not valid {kind}: {error}")
-            return []
-        if not isinstance(values, dict):
-            self.problems.append(f"{self._called(file)}: not an object of settings")
-            return []
-        return [(f"{prefix}.{k}", v) for k, v in flat(values)]
-
-    def _bytes(self, file: Path) -> bytes:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            self.problems.append(f"{self._called(file)} can't be read: {error.strerror}")
-            data = b""
-        self.digest.update(data)
-        return data
-
-    def _without_torn_end(self, data: bytes, file: Path) -> bytes:
-        """Without a last line that was cut off when its writer was killed; that is said."""
-        whole, _, last = data.rpartition(b"\n")
-        if not last.strip():
-            return data
-        if file.suffix.lower() == ".csv":
-            torn = last.count(b",") < whole.split(b"\n", 1)[0].count(b",")
-        else:
-            try:
-                json.loads(last)
-                torn = False
-            except (ValueError, RecursionError):
-                torn = True
-        if torn:
-            self.notes.append(f"{self._called(file)}: the last line is cut off and left out")
-        return whole if torn else data
-
-    def _called(self, file: Path) -> str:
-        return f"{self.name}, {file.relative_to(self.folder).as_posix()}"
-
-
-def flat(values: dict[str, object], before: str = "") -> list[tuple[str, object]]:
-    """Nested objects as one, names joined by dots."""
-    found: list[tuple[str, object]] = []
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            found += flat(value, f"{before}{key}.")
-        else:
-            found.append((f"{before}{key}", value))
-    return found
+def with_names(table: RawTable, logs: Logs) -> RawTable:
+    """The table with the runs' names, unless the logs tell a run_id themselves."""
+    if "run_id" in table.columns:
+        return table
+    return replace(
+        table,
+        columns=["run_id", *table.columns],
+        rows=[[run.run_id, *row] for run, row in zip(logs.runs, table.rows, strict=True)],
+        origins={"run_id": logs.named_by},
+    )

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from isodepth.errors import InputError
+from isodepth.errors import InputError, reason
 from isodepth.runs.checks import check_cells, check_columns, check_rows
 from isodepth.runs.contradictions import Contradiction, contradictions
 from isodepth.runs.groups import grouped, repeated_rows
-from isodepth.runs.reading import RawTable, read_table
+from isodepth.runs.histories import refuse_history
+from isodepth.runs.raw import RawTable
+from isodepth.runs.reading import read_records, read_table
+from isodepth.runs.sweeps import holds_sweep, read_sweep, refuse_part_of_sweep
 from isodepth.runs.units import unit_told
 from isodepth.warned import Warned
 
@@ -77,9 +80,14 @@ class Runs:
                 f"{self.source} holds several recipes and none is named baseline; "
                 f"name one with --recipe: {', '.join(names)}"
             )
-        if recipe not in names:
-            raise InputError(f"{self.source} has no recipe {recipe!r}; it holds {', '.join(names)}")
+        self._check_known(recipe)
         return recipe
+
+    def _check_known(self, recipe: str) -> None:
+        if recipe not in self.recipes:
+            raise InputError(
+                f"{self.source} has no recipe {recipe!r}; it holds {', '.join(self.recipes)}"
+            )
 
     def of_recipe(
         self, recipe: str, lender: str = BASELINE, *, all_budgets: bool = False
@@ -89,8 +97,10 @@ class Runs:
         Borrowed are the lender's r = 1 runs at the budgets that the recipe was run at, so that
         both are compared at equal compute; all of them where no budget is shared, or where
         `all_budgets` asks for them.
-        Returns the rows and, where rows were borrowed, the recipe they came from.
+        Returns the rows and, where rows were borrowed, the recipe they came from. Raises InputError
+        for a recipe that the table doesn't have.
         """
+        self._check_known(recipe)
         own = self.frame[self.frame["recipe"] == recipe]
         unlooped = self.frame[(self.frame["recipe"] == lender) & (self.frame["recurrences"] == 1)]
         if recipe == lender or (own["recurrences"] == 1).any() or unlooped.empty:
@@ -104,17 +114,31 @@ class Runs:
 def load_runs(source: str | Path | pd.DataFrame) -> Runs:
     """Load a run table and validate all of it.
 
-    source: a CSV, Parquet or JSON Lines file, a folder of runs (every record.json below it), the
-    word `published` (the 241 runs of arXiv 2604.21106), or a pandas frame.
+    source: a CSV, Parquet or JSON Lines file, the folder of a sweep (by its ledger) or of single
+    runs (every record.json below it), the word `published` (the 241 runs of arXiv 2604.21106), or a
+    pandas frame.
     Raises InputError naming file, row and column of every fault.
     """
     if isinstance(source, pd.DataFrame):
         table = RawTable.of_frame(source)
     elif str(source) == "published":
         table = read_table(PUBLISHED, name="published")
+    elif Path(source).is_dir():
+        table = _read_folder(Path(source), str(source))
     else:
         table = read_table(Path(source), name=str(source))
-    return checked(table)
+    notes = refuse_history(table)
+    return checked(table.noting(*notes))
+
+
+def _read_folder(folder: Path, name: str) -> RawTable:
+    try:
+        if holds_sweep(folder):
+            return read_sweep(folder, name=name)
+        refuse_part_of_sweep(folder, name)
+        return read_records(folder, name=name)
+    except OSError as error:
+        raise InputError(f"{name} can't be read: {reason(error)}") from error
 
 
 def checked(table: RawTable) -> Runs:
@@ -123,7 +147,7 @@ def checked(table: RawTable) -> Runs:
     frame = check_cells(table)
     check_rows(table, frame)
     frame = _complete(frame)
-    notes += _notes(frame)
+    notes += [*table.notes, *_notes(frame)]
     unit = unit_told(table)
     return Runs(
         frame=frame,
@@ -154,8 +178,9 @@ def _complete(frame: pd.DataFrame) -> pd.DataFrame:
     frame["status"] = np.where(
         unmarked, np.where(finite, "done", "diverged"), frame["status"].to_numpy()
     )
-    if "flops" not in frame and "flops_per_token" in frame:
-        frame["flops"] = frame["flops_per_token"] * frame["tokens"]
+    if "flops_per_token" in frame:
+        spent = frame["flops_per_token"] * frame["tokens"]
+        frame["flops"] = frame["flops"].fillna(spent) if "flops" in frame else spent
     _name_budgets(frame)
     repeats = repeated_rows(frame)
     if repeats:

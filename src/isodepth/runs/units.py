@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from isodepth.runs.reading import RawTable
+from isodepth.runs.raw import RawTable
 
 # whole words of a name, however they are joined
 _BITS = re.compile(r"(^|[_/.(])(bpb|bpc|bpt|bits?|bits?_?per_?(byte|char|token)\w*)($|[_/.)])")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from isodepth.errors import InputError
+from isodepth.runs.formats import guarded
 from isodepth.runs.table import Runs
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
@@ -28,7 +29,7 @@ def write_runs(runs: Runs, file: Path) -> None:
             if file.suffix.lower() == ".parquet":
                 frame.to_parquet(partial, index=False)
             elif file.suffix.lower() == ".csv":
-                frame.to_csv(partial, index=False)
+                frame.map(guarded).to_csv(partial, index=False)
             else:
                 partial.write_text(_lines(frame), encoding="utf-8")
             partial.replace(file)

@@ -16,6 +16,7 @@ from isodepth.errors import InputError
 from isodepth.output import Output
 from isodepth.sweep.request import Request
 from isodepth.sweep.wanted import Wanted
+from isodepth.terminal import console
 from isodepth.warned import Warned
 
 if TYPE_CHECKING:
@@ -43,8 +44,11 @@ class PlanCommand(Wanted, Request):
     """with --runs: that many more runs, each the one that narrows most for its FLOPs"""
 
     def run(self) -> None:
+        from isodepth.sweep.trust import remember
+
         spec = self.spec()
         plan = self.plan(spec)
+        remember(plan)
         if self.out is not None:
             plan.save(self.out)
         self.write(plan.to_json())
@@ -78,7 +82,7 @@ class PlanCommand(Wanted, Request):
         from isodepth.fitting import Fit
         from isodepth.planning.supposed import noise_of, r_doubted, supposed
         from isodepth.planning.worlds import NOISES, prior
-        from isodepth.sweep.collect import runs_of
+        from isodepth.runs import load_runs
         from isodepth.sweep.target import recipe_of
 
         own = None if self.fit_file is None else [Fit.load(self.fit_file)]
@@ -88,7 +92,7 @@ class PlanCommand(Wanted, Request):
             told_by = [noise for noise in map(noise_of, own) if noise is not None]
             noises = tuple(told_by) or NOISES
         if self.runs is not None:
-            made = runs_of(self.runs)
+            made = load_runs(self.runs)
             if own is None or self.noise is None:
                 told = supposed(made, recipe_of(made, spec))
                 noises, laws = told.noises, own or told.fits
@@ -108,13 +112,9 @@ def carried(fits: list[Fit]) -> tuple[Warned, ...]:
 
 def show_plan(plan: Plan, *, stderr: bool) -> None:
     """Print a plan's cost: where it is the result, or on standard error."""
-    from rich.console import Console
-
     from isodepth.sweep.plan_report import plan_report
 
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 100
-    Console(stderr=stderr, width=width).print(plan_report(plan))
+    console(stderr=stderr).print(plan_report(plan))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,13 +251,17 @@ class SweepCommand(Execution):
     """folder of the sweep"""
     fit_file: Annotated[str | None, arg(name="fit", metavar="FIT.json")] = None
     """adaptive plans: the law that the plan was made with; default: the published grid's"""
+    trust: bool = False
+    """run the command of a plan that wasn't made here, without asking"""
 
     def run(self) -> int:
         from isodepth.sweep.ledger import Ledger
         from isodepth.sweep.plan import load_plan
         from isodepth.sweep.run import summarise
+        from isodepth.sweep.trust import check_trusted
 
         plan = load_plan(self.plan)
+        check_trusted(plan, str(self.plan), trust=self.trust)
         ledger = Ledger.open(self.out, plan)
         law = None
         if ledger.plan.waiting:
@@ -276,8 +280,6 @@ class StatusCommand(Output):
     folder: SweepFolder
 
     def run(self) -> None:
-        from rich.console import Console
-
         from isodepth.sweep.ledger import FINAL, Ledger
         from isodepth.sweep.status import standing, status_report
 
@@ -300,7 +302,7 @@ class StatusCommand(Output):
         if self.quiet or self.json == "-":
             return
         if not sys.stdout.isatty():
-            Console(width=100).print(status_report(entries))
+            console().print(status_report(entries))
             return
         from rich.live import Live
 

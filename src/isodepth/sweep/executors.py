@@ -99,12 +99,14 @@ def packing(
     Without a GPU: one worker a core, one thread each, because small operations keep no second
     thread busy, but no more than there are runs or than memory holds. With GPUs: as many workers on
     each as fit its memory, shared evenly.
+    Where `threads` is not given, OMP_NUM_THREADS is kept to.
     The number of threads changes the rounding of a loss, not its worth.
     Raises InputError for fewer than one worker or thread.
     """
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
             raise InputError(f"{name} = {value} must be at least 1")
+    threads = threads or _threads_of_environment()
     runs = [e.run for e in ledger.entries() if e.state not in FINAL]
     largest = max((run.memory_bytes for run in runs), default=1.0)
     wants_gpu = ledger.plan.spec.train.get("device", "auto") != "cpu"
@@ -237,6 +239,12 @@ class _Pool:
         for working in self.working.values():
             working.process.wait()
         self.bury(self.ledger.entries())
+
+
+def _threads_of_environment() -> int | None:
+    """What OMP_NUM_THREADS says; None where it says nothing, or a list for nested loops."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) >= 1 else None
 
 
 def cpu_cores() -> int:

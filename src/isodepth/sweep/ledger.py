@@ -20,59 +20,34 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import time
-import uuid
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from isodepth.errors import InputError
 from isodepth.files import create_synced
-from isodepth.sweep.plan import Plan, PlannedRun, load_plan
+from isodepth.runs.records import file_checksum
+from isodepth.runs.states import Attempt, RunState, State, Worker, newest_state, state_file
+from isodepth.runs.sweeps import PLAN_FILE, RUNS, believed, check_strays
+from isodepth.sweep.plan import Plan, PlannedRun, differences, load_plan
 
-State = Literal["planned", "running", "done", "diverged", "failed", "interrupted"]
 FINAL = ("done", "diverged", "failed")
 
-PLAN_FILE = "plan.json"
-RUNS = "runs"
 HEARTBEAT_FILE = "heartbeat.json"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 BACKOFF_SECONDS = 5.0  # before the first retry of a run that failed; doubled each time
 LONGEST_BACKOFF = 300.0
 
-_STATE_NAME = re.compile(r"state-(\d{6})\.json")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Worker:
-    """A process that trains runs."""
-
-    host: str  # machine, its boot, and where that is known its process namespace
-    pid: int
-    started: str  # when the process began, so that a number used again is told apart
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    @classmethod
-    def here(cls) -> Worker:
-        """This process."""
-        return cls(host=this_host(), pid=os.getpid(), started=process_start(os.getpid()) or "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One worker's try at a run."""
-
-    worker: Worker
-    begun: str  # UTC, ISO 8601
-    ended: str | None = None
-    outcome: str | None = None  # the state it left, or "lost": its worker died
-    reason: str | None = None
+def this_worker() -> Worker:
+    """This process."""
+    return Worker(host=this_host(), pid=os.getpid(), started=process_start(os.getpid()) or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +62,7 @@ class Entry:
     failures: int = 0  # attempts that failed or were lost, since the sweep was last started
     halvings: int = 0  # times that the micro-batch was halved, main memory having run out
     retry_at: float = 0.0  # Unix time before which it is not tried again
+    record: str | None = None  # SHA-256 of the record that it ended with
 
     @property
     def reason(self) -> str | None:
@@ -103,16 +79,22 @@ class Entry:
         return 0 < self.retry_at - now <= LONGEST_BACKOFF
 
     def to_json(self) -> dict[str, Any]:
-        content = {
-            name: getattr(self, name)
-            for name in ("version", "state", "failures", "halvings", "retry_at")
-        }
-        return {
-            "format": 1,
-            "run_id": self.run.run_id,
-            **content,
-            "attempts": [asdict(attempt) for attempt in self.attempts],
-        }
+        """The state file's content."""
+        state = RunState(
+            run_id=self.run.run_id,
+            version=self.version,
+            state=self.state,
+            failures=self.failures,
+            halvings=self.halvings,
+            retry_at=self.retry_at,
+            attempts=self.attempts,
+            record=self.record,
+        )
+        return asdict(state)
+
+    def believed(self, *, own_model: bool) -> dict[str, Any]:
+        """The row of the record that it ended with. Raises InputError where that can't be told."""
+        return believed(self.folder, self.run, own_model=own_model, checksum=self.record)
 
 
 class Ledger:
@@ -124,8 +106,23 @@ class Ledger:
         self.reload()
 
     def reload(self) -> None:
-        """Read the plan again, which an adaptive sweep extends."""
-        self.plan: Plan = load_plan(self.folder / PLAN_FILE)
+        """Read the plan again, which an adaptive sweep extends.
+
+        Raises InputError where the folder holds runs that the plan doesn't have.
+        """
+        for last in (False, True):
+            self.plan: Plan = load_plan(self.folder / PLAN_FILE)
+            try:
+                check_strays(self.folder, {run.run_id for run in self.plan.runs})
+                return
+            except InputError:
+                if last:  # and not a plan that has grown between the two looks
+                    raise
+
+    @property
+    def own_model(self) -> bool:
+        """Whether isodepth's trainer trains it, and not a command of the plan's."""
+        return self.plan.spec.command is None
 
     @classmethod
     def open(cls, folder: Path, plan: Plan) -> Ledger:
@@ -141,10 +138,11 @@ class Ledger:
         except OSError as error:
             raise InputError(f"{folder} can't hold a sweep: {error.strerror}") from error
         ledger = cls(folder)
-        if not created and ledger.plan.spec != plan.spec:
+        differing = [] if created else differences(plan, ledger.plan)
+        if differing:
             raise InputError(
-                f"{folder} holds a sweep of another plan ({ledger.plan.spec.name}); choose another "
-                "folder, or go on with that plan"
+                f"{folder} holds a sweep of another plan ({ledger.plan.spec.name}): "
+                f"{'; '.join(differing)}; choose another folder, or go on with that plan, {file}"
             )
         return ledger
 
@@ -153,30 +151,22 @@ class Ledger:
         return [self.entry(run) for run in self.plan.runs]
 
     def entry(self, run: PlannedRun) -> Entry:
-        """One run as it stands."""
+        """One run as it stands. Raises InputError for a state that this isodepth doesn't know."""
         folder = self.folder / RUNS / run.run_id
-        blank = Entry(run=run, folder=folder)
-        versions = _versions(folder)
-        for version in sorted(versions, reverse=True):
-            file = folder / f"state-{version:06d}.json"
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-                attempts = tuple(
-                    Attempt(**{**attempt, "worker": Worker(**attempt["worker"])})
-                    for attempt in content["attempts"]
-                )
-                return replace(
-                    blank,
-                    version=max(versions),
-                    state=content["state"],
-                    attempts=attempts,
-                    failures=int(content["failures"]),
-                    halvings=int(content["halvings"]),
-                    retry_at=float(content["retry_at"]),
-                )
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                self.damaged[file] = f"{file} is damaged and was passed over: {error}"
-        return replace(blank, version=max(versions, default=0))
+        version, state, damaged = newest_state(folder, run.run_id)
+        self.damaged |= damaged
+        entry = Entry(run=run, folder=folder, version=version)
+        if state is None:
+            return entry
+        return replace(
+            entry,
+            state=state.state,
+            attempts=state.attempts,
+            failures=state.failures,
+            halvings=state.halvings,
+            retry_at=state.retry_at,
+            record=state.record,
+        )
 
     def change(self, entry: Entry, **changes: Any) -> Entry | None:
         """Write the entry's next state; None where another writer was faster.
@@ -185,7 +175,7 @@ class Ledger:
         """
         following = replace(entry, version=entry.version + 1, **changes)
         entry.folder.mkdir(parents=True, exist_ok=True)
-        file = entry.folder / f"state-{following.version:06d}.json"
+        file = state_file(entry.folder, following.version)
         text = json.dumps(following.to_json(), indent=1, allow_nan=False) + "\n"
         return following if create_synced(file, text) else None
 
@@ -219,8 +209,9 @@ class Ledger:
     ) -> Entry | None:
         """End the entry's attempt. One that failed is planned again while `retries` allow it."""
         ended = ended_attempts(entry, outcome, reason)
+        record = file_checksum(entry.folder) if outcome in ("done", "diverged") else None
         if outcome != "failed" or entry.failures >= retries:
-            return self.change(entry, state=outcome, attempts=ended)
+            return self.change(entry, state=outcome, attempts=ended, record=record)
         return self.change(
             entry,
             state="planned",
@@ -322,14 +313,6 @@ def process_start(pid: int) -> str | None:
         ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return shown.stdout.strip() or None
-
-
-def _versions(folder: Path) -> list[int]:
-    try:
-        names = [file.name for file in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-    return [int(match[1]) for name in names if (match := _STATE_NAME.fullmatch(name))]
 
 
 def _now() -> str:

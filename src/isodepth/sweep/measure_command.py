@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from isodepth.sweep.ledger import Ledger
     from isodepth.sweep.plan import Plan
     from isodepth.sweep.spec import Spec
+from isodepth.terminal import console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,6 @@ class MeasureCommand(Wanted, Request, Execution):
     """of the resampling"""
 
     def run(self) -> int:
-        from rich.console import Console
-
         from isodepth.sweep.ledger import Ledger
         from isodepth.sweep.measure import measure
         from isodepth.sweep.measure_report import measure_report
@@ -59,7 +57,7 @@ class MeasureCommand(Wanted, Request, Execution):
             )
         self.write(result.to_dict())
         if not self.quiet and self.json != "-":
-            Console(width=None if sys.stdout.isatty() else 100).print(measure_report(result))
+            console().print(measure_report(result))
             self.say(f"table, fits and figures: {self.out}")
             self.say_page(self.out)
         return trained
@@ -68,24 +66,25 @@ class MeasureCommand(Wanted, Request, Execution):
         """All runs, or those of a design's first batch; where the folder has some, those."""
         from isodepth.fitting import Fit
         from isodepth.planning.worlds import NOISES, prior
-        from isodepth.sweep.ledger import PLAN_FILE
+        from isodepth.runs.sweeps import PLAN_FILE
         from isodepth.sweep.plan import load_plan, make_plan
         from isodepth.sweep.rounds import first_batch
 
+        there = load_plan(self.out / PLAN_FILE) if (self.out / PLAN_FILE).exists() else None
         if self.target_ci is None:
             self.refuse_limits("--target-ci")
-            return make_plan(spec, law)
+            return there if there is not None and there.spec == spec else make_plan(spec, law)
         if self.bootstrap == 0:
             raise InputError("--target-ci is for an interval, which --bootstrap 0 leaves out")
-        if (self.out / PLAN_FILE).exists():
-            return replace(load_plan(self.out / PLAN_FILE), spec=spec)
+        if there is not None:
+            return replace(there, spec=spec)
         fits = prior("published") if self.fit_file is None else [Fit.load(self.fit_file)]
         return first_batch(spec, self.wish(NOISES), fits)
 
     def grow(self, ledger: Ledger) -> bool:
         """Fit what is there and add the next batch to the plan; whether there is one."""
+        from isodepth.runs.sweeps import PLAN_FILE
         from isodepth.sweep.collect import collect
-        from isodepth.sweep.ledger import PLAN_FILE
         from isodepth.sweep.rounds import Goal, load_rounds, next_batch, save_rounds
 
         goal = Goal(wish=self.wish(()), bootstrap=self.bootstrap, seed=self.seed)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isodepth.comparing import Comparison
-from isodepth.report.tables import interval_text
+from isodepth.report.words import interval_text
 from isodepth.sweep.measure import Measurement
 from isodepth.sweep.rounds import Round
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from isodepth.errors import InputError
-from isodepth.runs import load_runs
-from isodepth.sweep.ledger import State
-from isodepth.training.record import RECORD_FILE, read_record
+from isodepth.runs.raw import of_records
+from isodepth.runs.records import RECORD_FILE, file_checksum, read_record
+from isodepth.runs.states import State
+from isodepth.runs.sweeps import believed
+from isodepth.runs.table import checked
+from isodepth.sweep.ledger import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,32 +24,40 @@ class Outcome:
     retry: bool  # whether another try may end better
 
 
-def outcome_of(record: dict[str, Any] | None, *, folder: Path | None = None) -> Outcome:
-    """The outcome that a record, or the one in `folder`, tells of.
+def outcome_of(record: dict[str, Any]) -> Outcome:
+    """The outcome that a record of our trainer tells of."""
+    return _of_status(record["run"]["status"])
 
-    A record of another trainer must hold a row of the run table under `run`; it is checked as
+
+def outcome_of_command(entry: Entry) -> Outcome:
+    """The outcome that the record of another trainer tells of.
+
+    It must hold a row of the run table under `run`, of the run that was planned; it is checked as
     every run table is.
     """
-    if folder is not None:
-        try:
-            record = read_record(folder)
-        except InputError as error:
-            return Outcome(state="failed", reason=str(error), retry=False)
-        if record is None:
-            why = f"the command ended without leaving {folder / RECORD_FILE}"
-            return Outcome(state="failed", reason=why, retry=True)
-        try:
-            checked = load_runs(pd.DataFrame([record["run"]]))
-        except InputError as error:
-            why = f"{folder / RECORD_FILE}: {error}"
-            return Outcome(state="failed", reason=why, retry=False)
-        record = {"run": record["run"] | {"status": str(checked.frame["status"].iloc[0])}}
-    assert record is not None
-    status = record["run"]["status"]
+    file = entry.folder / RECORD_FILE
+    if not file.exists():
+        why = f"the command ended without leaving {file}"
+        return Outcome(state="failed", reason=why, retry=True)
+    try:
+        record = read_record(entry.folder)
+        assert record is not None
+        row = record["run"]
+        if row.get("status") in (None, "done", "diverged"):
+            row = believed(entry.folder, entry.run, own_model=False)
+        table = of_records([row], name=str(file), places=["run"], checksum="")
+        frame = checked(table).frame
+    except InputError as error:
+        return Outcome(state="failed", reason=str(error), retry=False)
+    return _of_status(str(frame["status"].iloc[0]))
+
+
+def _of_status(status: str) -> Outcome:
     if status == "diverged":
         return Outcome(state="diverged", reason="the loss was not finite", retry=False)
-    if status in ("done", "interrupted"):
-        return Outcome(state=status, reason=None, retry=False)
+    ends: dict[str, State] = {"done": "done", "interrupted": "interrupted"}
+    if status in ends:
+        return Outcome(state=ends[status], reason=None, retry=False)
     return Outcome(state="failed", reason=f"the record's status is {status!r}", retry=False)
 
 
@@ -60,8 +69,10 @@ def readable_record(folder: Path) -> bool:
         return False
 
 
-def put_aside_damaged(folder: Path) -> None:
-    """Rename a record that can't be read, so that its run can be finished again."""
-    file = folder / RECORD_FILE
-    if file.exists() and not readable_record(folder):
-        file.replace(folder / f"{RECORD_FILE}.damaged")
+def put_aside_unbelieved(entry: Entry) -> None:
+    """Rename a record that can't be read, or isn't the one that the run ended with, so that the run
+    can be finished again."""
+    file = entry.folder / RECORD_FILE
+    changed = entry.record is not None and entry.record != file_checksum(entry.folder)
+    if file.exists() and (changed or not readable_record(entry.folder)):
+        file.replace(entry.folder / f"{RECORD_FILE}.damaged")

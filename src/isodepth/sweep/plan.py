@@ -6,23 +6,24 @@ import json
 import shlex
 import string
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from isodepth.errors import InputError, reason
+from isodepth.decoding import decoded
+from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting.result import Fit
 from isodepth.planning.cost import memory_bytes
 from isodepth.planning.foreseen import foreseen
-from isodepth.planning.grid import Budget, Cell, Recipe, cells, choose_widths
-from isodepth.sweep.spec import DataSpec, Spec
+from isodepth.planning.grid import Budget, Cell, cells, choose_widths
+from isodepth.runs.sweeps import PLAN_FORMAT, PlannedRow, check_run_ids, read_plan_file
+from isodepth.sweep.spec import Spec, checked
 from isodepth.training.config import TrainConfig
 from isodepth.warned import Warned, from_json, to_json
 
-FORMAT = 1
 # What a command template may name, beside text: one run's own numbers, its folder, and the Python
 # that runs isodepth.
 _OF_RUN = (
@@ -32,22 +33,10 @@ PLACEHOLDERS = ("out", *_OF_RUN, "python")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedRun:
+class PlannedRun(PlannedRow):
     """One run; units as in the run table."""
 
-    run_id: str
-    recipe: str
-    recurrences: int
-    width: int
-    seed: int
-    budget_flops: float
     steps: int
-    tokens: int
-    flops: float  # training FLOPs: tokens · flops_per_token
-    flops_per_token: int
-    n_once: int
-    n_rec: int
-    n_inject: int
     memory_bytes: float  # estimated
     seconds: float  # estimated
     train: dict[str, Any]  # TrainConfig fields but data and out
@@ -124,7 +113,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "format": FORMAT,
+            "format": PLAN_FORMAT,
             "name": self.spec.name,
             "cost": {
                 "n_runs": len(self.runs),
@@ -294,40 +283,75 @@ def check_command(command: str) -> None:
 
 def load_plan(file: Path) -> Plan:
     """Read a plan that `Plan.save` wrote. Raises InputError for anything else."""
+    content, _ = read_plan_file(file)
+    where = str(file)
+    told = {key: content.pop(key, []) for key in ("warnings", "warning_codes")}
+    plan = decoded(content, Plan, where=where)
+    try:  # plans saved before they were there have none
+        plan = replace(plan, warnings=from_json(told))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: its warnings are not as `isodepth plan` writes them") from error
+    check_run_ids([run.run_id for run in plan.runs], where=where)
+    problems = [] if plan.runs else [f"{where} holds no run"]
+    for run in plan.runs:
+        problems += [f"{where}: run {run.run_id}: {fault}" for fault in _faults(run)]
+    if problems:
+        raise InputError(problems)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"plan {file} can't be read: {reason(error)}") from error
-    try:
-        if content["format"] != FORMAT:
-            raise InputError(f"{file}: format {content['format']!r} is not {FORMAT}")
-        saved, predicted = content["spec"], content.get("prediction")
-        spec = Spec(
-            **{
-                **saved,
-                "recipes": tuple(_of(Recipe, one) for one in saved["recipes"]),
-                "budgets": tuple(_of(Budget, one) for one in saved["budgets"]),
-                "data": None if saved["data"] is None else DataSpec(**saved["data"]),
-            }
-        )
-        return Plan(
-            spec=spec,
-            runs=tuple(PlannedRun(**run) for run in content["runs"]),
-            waiting=tuple(_of(Budget, one) for one in content["waiting"]),
-            assumptions=tuple(content["assumptions"]),
-            prediction=_prediction(predicted) if predicted else None,
-            # plans saved before they were there have none
-            warnings=from_json({"warnings": []} | content),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not a plan written by `isodepth plan`") from error
+        checked(plan.spec)
+        if plan.spec.command is not None:
+            check_command(plan.spec.command)
+    except InputError as error:
+        raise InputError([f"{where}: {problem}" for problem in error.problems]) from error
+    return plan
 
 
-def _prediction(saved: dict[str, Any]) -> Prediction:
-    steps = tuple((str(run), float(half)) for run, half in saved["steps"])
-    resolves = {name: Resolves(**one) for name, one in saved["resolves"].items()}
-    return replace(_of(Prediction, saved), steps=steps, resolves=resolves)
+_POSITIVE = (
+    "recurrences", "width", "budget_flops", "tokens", "flops", "flops_per_token", "steps",
+    "memory_bytes",
+)  # fmt: skip
+_COUNTS = ("seed", "n_once", "n_rec", "n_inject", "seconds")
 
 
-def _of(kind: type, values: dict[str, Any]) -> Any:
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+def _faults(run: PlannedRun) -> list[str]:
+    """What a run's own numbers contradict."""
+    found = [f"{n} must be greater than 0" for n in _POSITIVE if getattr(run, n) <= 0]
+    found += [f"{n} must not be negative" for n in _COUNTS if getattr(run, n) < 0]
+    for name in ("run_id", "recipe", "recurrences", "width", "seed", "tokens"):
+        if run.train.get(name) != getattr(run, name):
+            found.append(
+                f"{name} is {getattr(run, name)!r}, and {run.train.get(name)!r} in its train"
+            )
+    return found
+
+
+_ESTIMATES = ("memory_bytes", "seconds")  # which a later isodepth may make better
+_SHOWN = 3
+
+
+def differences(plan: Plan, there: Plan) -> list[str]:
+    """How a sweep's own plan differs from the one it is to go on with, in words; [] if it doesn't.
+
+    A sweep that grows, because it is adaptive or made for an interval, may have more runs.
+    """
+    found = [
+        f"{name} is {getattr(there.spec, name)!r}, not {getattr(plan.spec, name)!r}"
+        for name in (field.name for field in fields(Spec))
+        if getattr(there.spec, name) != getattr(plan.spec, name)
+    ]
+    own = {run.run_id: run for run in there.runs}
+    wanted = {run.run_id for run in plan.runs}
+    for run in plan.runs:
+        if run.run_id not in own:
+            found.append(f"it has no run {run.run_id}")
+            continue
+        other = own[run.run_id]
+        found += [
+            f"{run.run_id}: {name} is {getattr(other, name)!r}, not {getattr(run, name)!r}"
+            for name in (field.name for field in fields(PlannedRun))
+            if name not in _ESTIMATES and getattr(other, name) != getattr(run, name)
+        ]
+    if not plan.waiting and plan.prediction is None:
+        found += [f"it has the run {name} besides" for name in own if name not in wanted]
+    more = len(found) - _SHOWN
+    return found if more <= 0 else [*found[:_SHOWN], f"and {more} more differences"]

@@ -92,13 +92,12 @@ def power_of(
     )
     from isodepth.planning.resolution import resolution
     from isodepth.planning.worlds import worlds
-    from isodepth.runs import Runs
-    from isodepth.sweep.collect import runs_of
+    from isodepth.runs import Runs, load_runs
 
     if source.endswith(".json"):
         runs = Runs(frame=_plan_frame(Path(source)), source=source, checksum="")
     else:
-        table = runs_of(source)
+        table = load_runs(source)
         runs = Runs(frame=table.used, source=table.source, checksum=table.checksum)
     name = runs.choose(baseline)
     if recipe is not None and runs.choose(recipe) == name:

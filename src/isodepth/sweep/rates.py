@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from isodepth.errors import InputError
-from isodepth.training.record import RECORD_FILE, read_record
+from isodepth.runs.records import RECORD_FILE, read_record
 
 
 def rates_of(source: str) -> dict[str, float]:

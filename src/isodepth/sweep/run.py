@@ -11,10 +11,10 @@ from isodepth.errors import InputError
 from isodepth.fitting.result import Fit
 from isodepth.minima import isoflop
 from isodepth.planning.grid import Budget, optimal_width
+from isodepth.runs.sweeps import PLAN_FILE
 from isodepth.sweep.collect import collect
 from isodepth.sweep.executors import Executor, OnChange
-from isodepth.sweep.ledger import FINAL, PLAN_FILE, Entry, Ledger
-from isodepth.sweep.outcome import readable_record
+from isodepth.sweep.ledger import FINAL, Entry, Ledger
 from isodepth.sweep.plan import Plan, plan_of, with_widths
 from isodepth.sweep.spec import DataSpec
 
@@ -116,13 +116,16 @@ def sweep(
     """Train every run of the ledger's plan; an adaptive one grows as its results come in.
 
     `law` is what an adaptive plan chose its widths by. Runs that failed before get a fresh set of
-    tries, and a finished one whose record was lost or torn is finished again from its last
-    checkpoint. Raises InputError as the executor does.
+    tries, and a finished one whose record was lost, torn, changed or is another run's is finished
+    again from its last checkpoint. Raises InputError as the executor does.
     """
     for entry in ledger.entries():
-        if entry.state in ("done", "diverged") and not readable_record(entry.folder):
-            say(f"{entry.run.run_id}: its record can't be read, so that it is finished again")
-            ledger.change(entry, state="interrupted")
+        if entry.state in ("done", "diverged"):
+            try:
+                entry.believed(own_model=ledger.own_model)
+            except InputError as error:
+                say(f"{error}; {entry.run.run_id} is finished again")
+                ledger.change(entry, state="interrupted")
         if entry.state == "failed" or (entry.state == "planned" and entry.failures):
             ledger.change(entry, state="planned", failures=0, retry_at=0.0)
     widenings = 0

@@ -6,14 +6,16 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from isodepth.accounting import Injection
+from isodepth.decoding import fields_of
 from isodepth.errors import InputError, reason
+from isodepth.files import read_whole
 from isodepth.model.config import padded
 from isodepth.planning.cost import DEVICES, Device, processor
-from isodepth.planning.grid import Backprop, Budget, Recipe, Shape
+from isodepth.planning.grid import Budget, Recipe, Shape
 from isodepth.runs.checks import MOST_FLOPS
+from isodepth.runs.sweeps import is_name
 from isodepth.training.config import TrainConfig
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -76,6 +78,25 @@ class Spec:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Lists:
+    """A preset's tables beside `train` and `plan`."""
+
+    description: str = ""
+    recipes: tuple[Recipe, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    data: DataSpec | None = None
+
+
+# What a preset's `plan` table doesn't hold of a Spec.
+_NOT_PLAN = frozenset({"name", "description", "recipes", "budgets", "train", "data"})
+# Beyond these something was mistyped, and making the plan would not end.
+_MOST = {"seeds": 10_000, "n_widths": 1_000, "vocabulary": 10**9}
+_MOST_RECURRENCES = 10**5
+_WIDEST = 10**7
+_MOST_RUNS = 100_000
+
+
 def preset_names() -> list[str]:
     """The presets that ship."""
     return sorted(file.stem for file in PRESETS.glob("*.toml"))
@@ -91,7 +112,7 @@ def read_spec(source: str) -> Spec:
                 f"{source!r} is no preset ({', '.join(preset_names())}) and no .toml file"
             )
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_whole(file))
     except (OSError, ValueError) as error:
         raise InputError(f"{source} can't be read: {reason(error)}") from error
     return spec_of(content, name=file.stem, where=source)
@@ -102,41 +123,42 @@ def spec_of(content: dict[str, Any], *, name: str, where: str) -> Spec:
 
     Raises InputError, naming the place, for unknown or missing keys and values of a wrong kind.
     """
-    content = dict(content)
-    read = _Reader(where)
-    description = content.pop("description", "")
-    train = read.table(content.pop("train", {}), "train", TrainConfig, without=_PER_RUN)
-    data = content.pop("data", None)
-    plan = read.table(
-        content.pop("plan", {}),
-        "plan",
-        Spec,
-        without=frozenset({"name", "description", "recipes", "budgets", "train", "data"}),
+    problems: list[str] = []
+
+    def table(key: str, kind: type, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+        known = frozenset(f.name for f in dataclasses.fields(kind)) - without
+        return fields_of(
+            content.get(key, {}), kind, where=where, place=key, known=known, problems=problems
+        )
+
+    top = fields_of(
+        {key: value for key, value in content.items() if key not in ("train", "plan")},
+        _Lists,
+        where=where,
+        place="",
+        known=frozenset(f.name for f in dataclasses.fields(_Lists)),
+        problems=problems,
     )
-    recipes = [
-        Recipe(**_tuples(read.table(one, f"recipes[{i}]", Recipe, needs=("name", "recurrences"))))
-        for i, one in enumerate(read.tables(content.pop("recipes", []), "recipes"))
-    ]
-    budgets = [
-        Budget(**_tuples(read.table(one, f"budgets[{i}]", Budget, needs=("flops",))))
-        for i, one in enumerate(read.tables(content.pop("budgets", []), "budgets"))
-    ]
-    parsed = None if data is None else DataSpec(**read.table(data, "data", DataSpec))
-    read.problems += [f"{where}: unknown key {key!r}" for key in sorted(content)]
-    if "vocabulary" not in plan:
+    train = table("train", TrainConfig, _PER_RUN)
+    given = content.get("plan")
+    unnamed = not (isinstance(given, dict) and "vocabulary" in given)
+    plan = table("plan", Spec, _NOT_PLAN | ({"vocabulary"} if unnamed else set()))
+    parsed = top.get("data")
+    if unnamed:
         known = None if parsed is None else vocabulary_of(parsed.tokenizer)
-        if known is None:
-            read.problems.append(
+        if known is None and not problems:
+            problems.append(
                 f"{where}: plan.vocabulary is missing, and follows from no tokenizer `bytes` or "
                 "`bpe:SIZE`"
             )
         plan["vocabulary"] = known or 0
-    read.raise_problems()
+    if problems:
+        raise InputError(problems)
     spec = Spec(
         name=name,
-        description=str(description),
-        recipes=tuple(recipes),
-        budgets=tuple(budgets),
+        description=top.get("description", ""),
+        recipes=top.get("recipes", ()),
+        budgets=top.get("budgets", ()),
         train=train,
         data=parsed,
         **plan,
@@ -166,25 +188,34 @@ def vocabulary_of(tokenizer: str) -> int | None:
 def _problems(spec: Spec) -> list[str]:
     problems = []
     for recipe in spec.recipes:
-        if recipe.injection not in get_args(Injection):
-            problems.append(f"recipe {recipe.name}: no injection is called {recipe.injection!r}")
-        if recipe.backprop not in get_args(Backprop):
-            problems.append(f"recipe {recipe.name}: backprop is all or half, not {recipe.backprop}")
-        if not recipe.recurrences or not all(_whole(r) for r in recipe.recurrences):
-            problems.append(f"recipe {recipe.name}: recurrences must be whole numbers from 1")
-        if not recipe.name or not all(c.isalnum() or c in "-_." for c in recipe.name):
-            problems.append(f"recipe {recipe.name!r}: a name is letters, digits, '-', '_' and '.'")
+        if not recipe.recurrences or not _all_within(recipe.recurrences, _MOST_RECURRENCES):
+            problems.append(
+                f"recipe {recipe.name}: recurrences must be whole numbers from 1 to "
+                f"{_MOST_RECURRENCES}"
+            )
+        if not is_name(recipe.name):
+            problems.append(
+                f"recipe {recipe.name!r}: a name is letters, digits, '-', '_' and '.', not first"
+            )
     for budget in spec.budgets:
-        if not isinstance(budget.flops, float | int) or not 1 <= budget.flops <= MOST_FLOPS:
+        if not 1 <= budget.flops <= MOST_FLOPS:
             problems.append(
                 f"budget {budget.flops!r} must be a positive number of FLOPs, 1 to {MOST_FLOPS:g}"
             )
-        for name in ("widths", "recurrences"):
-            if not all(_whole(value) for value in getattr(budget, name) or ()):
-                problems.append(f"budget {budget.flops!r}: {name} must be whole numbers from 1")
-    for name in ("seeds", "n_widths", "vocabulary"):
-        if not _whole(getattr(spec, name)):
-            problems.append(f"plan.{name} must be a whole number from 1")
+        for name, most in (("widths", _WIDEST), ("recurrences", _MOST_RECURRENCES)):
+            if not _all_within(getattr(budget, name) or (), most):
+                problems.append(
+                    f"budget {budget.flops!r}: {name} must be whole numbers from 1 to {most}"
+                )
+    for name, most in _MOST.items():
+        if not 1 <= getattr(spec, name) <= most:
+            problems.append(f"plan.{name} must be a whole number from 1 to {most}")
+    runs = spec.seeds * sum(
+        len(budget.arms(spec.recipes)) * len(budget.widths or range(spec.n_widths))
+        for budget in spec.budgets
+    )
+    if runs > _MOST_RUNS and not problems:
+        problems.append(f"these are {runs} runs; a sweep takes {_MOST_RUNS} at most")
     if not spec.recipes:
         problems.append("a sweep needs at least one recipe")
     if not spec.budgets:
@@ -199,55 +230,9 @@ def _problems(spec: Spec) -> list[str]:
     return problems
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _all_within(values: tuple[int, ...], most: int) -> bool:
+    return all(1 <= value <= most for value in values)
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, float | int) and 0 < value < float("inf")
-
-
-def _tuples(table: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-
-
-class _Reader:
-    """Checks the keys of tables and gathers what is wrong with them."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.problems: list[str] = []
-
-    def table(
-        self,
-        content: object,
-        place: str,
-        kind: type,
-        *,
-        without: frozenset[str] = frozenset(),
-        needs: tuple[str, ...] = (),
-    ) -> dict[str, Any]:
-        """The table, if all of its keys are fields of `kind`, a dataclass."""
-        if not isinstance(content, dict):
-            self.problems.append(f"{self.where}: {place} is not a table")
-            return dict.fromkeys(needs)
-        known = {f.name for f in dataclasses.fields(kind)} - without
-        self.problems += [
-            f"{self.where}: unknown key {key!r} in {place}; known are {', '.join(sorted(known))}"
-            for key in sorted(content.keys() - known)
-        ]
-        self.problems += [
-            f"{self.where}: {place} lacks {key!r}" for key in needs if key not in content
-        ]
-        known_values = {key: value for key, value in content.items() if key in known}
-        return known_values | dict.fromkeys(set(needs) - content.keys())
-
-    def tables(self, content: object, place: str) -> list[object]:
-        if isinstance(content, list):
-            return content
-        self.problems.append(f"{self.where}: {place} is not a list of tables [[{place}]]")
-        return []
-
-    def raise_problems(self) -> None:
-        if self.problems:
-            raise InputError(self.problems)
+def _positive(value: float) -> bool:
+    return 0 < value < float("inf")

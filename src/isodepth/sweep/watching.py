@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from isodepth.runs.records import RECORD_FILE
 from isodepth.sweep.ledger import FINAL, Entry
 from isodepth.sweep.status import duration, standing
-from isodepth.training.record import RECORD_FILE
+from isodepth.terminal import console
 
 
 class Watching:
@@ -24,7 +24,7 @@ class Watching:
             TextColumn("{task.percentage:3.0f}%"),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=True),
+            console=console(stderr=True),
             speed_estimate_period=120.0,
         )
         self._task = self._bar.add_task("runs", total=1.0)

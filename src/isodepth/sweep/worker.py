@@ -32,14 +32,15 @@ from isodepth.sweep.ledger import (
     Entry,
     Ledger,
     Watch,
-    Worker,
     process_start,
     this_host,
+    this_worker,
 )
 from isodepth.sweep.outcome import (
     Outcome,
     outcome_of,
-    put_aside_damaged,
+    outcome_of_command,
+    put_aside_unbelieved,
     readable_record,
 )
 from isodepth.training.guards import FolderBusyError, Stop, stop_signals
@@ -80,7 +81,7 @@ class WorkerOptions:
 def work(options: WorkerOptions) -> None:
     """Train runs until none can be taken, or a signal asks to stop."""
     ledger = Ledger(options.folder)
-    me = Worker.here()
+    me = this_worker()
     watch = Watch()
     if ledger.plan.spec.command is None:
         _use_threads(options.threads)
@@ -138,7 +139,7 @@ def _heartbeat(ledger: Ledger, entry: Entry, options: WorkerOptions, stop: Stop)
             if time.monotonic() >= due:
                 count, due = count + 1, time.monotonic() + HEARTBEAT_SECONDS
                 # On a full disk training may still end well, or will say so itself.
-                with suppress(OSError):
+                with suppress(OSError, InputError):
                     partial.write_text(json.dumps({"token": token, "beat": count, **pulse.state}))
                     partial.replace(file)
                     if ledger.entry(entry.run).version > entry.version:
@@ -160,7 +161,7 @@ def _train(
 ) -> Outcome:
     """Train one run; every way in which it can end is an outcome."""
     try:
-        put_aside_damaged(entry.folder)
+        put_aside_unbelieved(entry)
         command = ledger.plan.spec.command
         if command is not None:
             return _run_command(entry, command, stop)
@@ -208,7 +209,7 @@ def _run_command(entry: Entry, command: str, stop: Stop) -> Outcome:
     if process.returncode != 0:
         why = f"the command ended with status {process.returncode}: {_last_line(log)} (all: {log})"
         return Outcome(state="failed", reason=why, retry=True)
-    return outcome_of(None, folder=entry.folder)
+    return outcome_of_command(entry)
 
 
 def _last_line(log: Path) -> str:

@@ -1,6 +1,5 @@
 """What keeps a run safe from outside: signals that end it in order, and one process a folder."""
 
-import fcntl
 import signal
 import threading
 import time
@@ -8,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from filelock import FileLock, Timeout
 
 from isodepth.errors import InputError
 
@@ -17,7 +18,9 @@ ECHO_SECONDS = 2.0
 
 
 # SIGUSR2 is what Slurm sends before a job's time is over (`sbatch --signal=USR2@90`, submitit).
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+STOPPING = (signal.SIGTERM, signal.SIGINT) + (
+    (signal.SIGUSR2,) if hasattr(signal, "SIGUSR2") else ()
+)
 
 
 class FolderBusyError(InputError):
@@ -71,11 +74,12 @@ def only_process(folder: Path) -> Iterator[None]:
 
     Raises FolderBusyError where another process holds it.
     """
-    with (folder / LOCK_FILE).open("w") as lock:
-        try:
-            # A POSIX lock and not flock: helper processes that we start don't inherit it, so it
-            # can't outlive us.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FolderBusyError(f"another process is training in {folder}") from error
+    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise FolderBusyError(f"another process is training in {folder}") from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
+from isodepth.runs.records import LOSS_FILE
 from isodepth.training.config import TrainConfig
-from isodepth.training.record import LOSS_FILE, finite
+from isodepth.training.record import finite
 
 PLAIN_SECONDS = 10.0  # between two lines where standard error is no terminal
 
@@ -77,13 +78,22 @@ class LossLog:
     """`losses.jsonl`: a line for every `every`th step and every validation, written at once.
 
     Lines beyond step `done` (and a last line that a kill has torn) are dropped at the start, so
-    that a resumed run's log reads as if it had never stopped.
+    that a resumed run's log reads as if it had never stopped. A log that was damaged before that is
+    cut back to its last whole line, and what is lost is said.
     """
 
     def __init__(self, folder: Path, *, done: int, every: int) -> None:
         self._file = folder / LOSS_FILE
         self._every = every
-        kept = [line for line in _whole_lines(self._file) if line["step"] <= done]
+        whole, damaged = _whole_lines(self._file)
+        kept = [line for line in whole if line["step"] <= done]
+        last = kept[-1]["step"] if kept else 0
+        if damaged and last + every <= done:
+            print(
+                f"isodepth: {self._file} is damaged: the losses of steps {last + 1} to {done} are "
+                "lost, and the run goes on",
+                file=sys.stderr,
+            )
         replace_synced(self._file, "".join(json.dumps(line) + "\n" for line in kept))
         self._stream: TextIO = self._file.open("a", encoding="utf-8")
 
@@ -203,16 +213,21 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def _whole_lines(file: Path) -> list[dict[str, Any]]:
+def _whole_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The lines of a log up to the first that is none, and whether there is such a one."""
     if not file.exists():
-        return []
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+        return [], False
+    lines: list[dict[str, Any]] = []
+    for text in file.read_bytes().splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            return lines, True
+        step = line.get("step") if isinstance(line, dict) else None
+        if not isinstance(step, int) or isinstance(step, bool):
+            return lines, True
+        lines.append(line)
+    return lines, False
 
 
 def _duration(seconds: float) -> str:

@@ -1,23 +1,17 @@
 """What a run leaves behind: `record.json`, whose `run` is its row of the run table. No torch."""
 
-import json
 import math
 import platform
-import resource
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 from isodepth.accounting import Account
-from isodepth.errors import InputError
+from isodepth.runs.records import FORMAT, sealed
 from isodepth.training.config import TrainConfig
 
 Status = Literal["done", "interrupted", "diverged"]
-
-RECORD_FILE = "record.json"
-LOSS_FILE = "losses.jsonl"
 
 _PACKAGES = ("isodepth", "torch", "numpy", "safetensors", "tokenizers")
 
@@ -70,8 +64,8 @@ class Record:
     versions: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: no NaN, no infinity."""
-        return {"format": 1} | asdict(self)
+        """Plain JSON values, no NaN, no infinity, with a checksum of them all."""
+        return sealed({"format": FORMAT} | asdict(self))
 
 
 def run_row(
@@ -107,23 +101,6 @@ def run_row(
     )
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a run's folder as plain JSON; None where there is none.
-
-    Raises InputError for a file that is no record.
-    """
-    file = folder / RECORD_FILE
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} can't be read ({error}); delete it to go on") from error
-    if not isinstance(content, dict) or not isinstance(content.get("run"), dict):
-        raise InputError(f"{file} is not the record of a run; delete it to go on")
-    return content
-
-
 def finite(value: float) -> float | None:
     """The value where JSON can hold it, else None."""
     return value if math.isfinite(value) else None
@@ -141,6 +118,10 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory() -> int:
-    """Most bytes of main memory that this process has held at once."""
+    """Most bytes of main memory that this process has held at once; 0 where no system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.model.looped import LoopedModel
+from isodepth.runs.records import LOSS_FILE, RECORD_FILE, read_record
 from isodepth.training.checkpoint import (
     Checkpoint,
     State,
@@ -43,17 +44,7 @@ from isodepth.training.guards import only_process, stop_signals
 from isodepth.training.optim import build_optimizer
 from isodepth.training.progress import LossLog, Sink, StepReport, open_sinks
 from isodepth.training.readings import Reading
-from isodepth.training.record import (
-    LOSS_FILE,
-    RECORD_FILE,
-    Record,
-    Status,
-    finite,
-    peak_memory,
-    read_record,
-    run_row,
-    versions,
-)
+from isodepth.training.record import Record, Status, finite, peak_memory, run_row, versions
 from isodepth.training.sampler import rows_at
 from isodepth.training.schedule import lr_scale
 
