@@ -52,7 +52,7 @@ def sensitivity_of(
     """φ under every law × estimator × counting convention that these runs allow, r^φ throughout.
 
     After them, under the fit's own estimator and counting, both laws with looped arms that differ
-    in another way than the fit's own.
+    in another way than the fit's own; their intervals are by error structures, without resamples.
     """
     if not problem.eta_names or (problem.multiplicity.name == "power" and "phi" not in known.names):
         return []
@@ -74,12 +74,13 @@ def sensitivity_of(
         value, ci95 = None, None
         if "phi" in identified.names:
             value = float(around.theta[at])
-            if unit is not None:
+            if unit is not None and other.law.arms_differ != arms:
+                errors, influence = errors_of(other, around)  # as the p-value of the constant has
+                ci95 = errors.interval(value, influence[at])
+            elif unit is not None:
                 # one seed draws the same everywhere: their last refits are near
-                start = _placed(draws.get(law), arms, other)
-                drawn = resample(other, around, _RESAMPLES, seed, unit, start)
-                if other.law.arms_differ == arms:
-                    draws[law] = drawn.theta
+                drawn = resample(other, around, _RESAMPLES, seed, unit, draws.get(law))
+                draws[law] = drawn.theta
                 ci95 = drawn.interval(value, drawn.theta[:, at])
         raw = other.law.raw(around.theta[None], other.design)
         constants = {name: float(raw[name][0]) for name in raw if name in identified.names}
