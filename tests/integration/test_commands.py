@@ -356,7 +356,7 @@ def test_report_says_why_it_can_not(folder, compared, tmp_path):
 def test_compare_writes_a_latex_table(compared):
     text = (compared[1] / "all.tex").read_text(encoding="utf-8")
     assert r"truncated\_bptt & 82 & $0.381$" in text
-    assert r"hyperconnections: raises $\varphi$ under these assumptions" in text
+    assert r"hyperconnections: at equal r and budget the gain does not grow with r" in text
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_the_size_without_a_law_is_that_of_the_measured_m(published_fit):
 
 
 def test_without_a_law_only_a_measured_r_has_a_size(published_fit, published):
-    result = equivalent_to_counts(published_fit, n_once=1000, n_rec=500, recurrences=3)
+    result = equivalent_to_counts(published_fit, n_once=50_000_000, n_rec=50_000_000, recurrences=3)
     assert result.equivalent_params.value is not None
     assert result.equivalent_params_law_free == Quantity(value=None, ci95=None)
     said = [w.text for w in result.warnings if w.code == "not_identified"]

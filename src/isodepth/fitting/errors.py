@@ -25,12 +25,13 @@ from scipy import optimize, special, stats
 from isodepth.laws import Array, Integers
 
 LEVEL = 0.95
-ASKED = 0.1  # p-value of `along` below which structures along r enter the intervals
+ASKED = 0.05  # p-value of `along` below which structures along r enter the intervals
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # ρ
 _DECAYS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0)  # a
 _NULL = 400  # simulated sweeps behind the p-value of `along`
 _FAR = 4.0  # robust standard deviations at which a residual is cut before structures are weighed
 _MOST_CELLS = 300  # beyond which structures cost more than they tell
+_CELLS_AT_ONCE = 400_000  # cells × cells × structures that are weighed together
 _UNSEEN = 1e-5  # weight of a structure that no interval shows
 
 
@@ -221,13 +222,22 @@ class Errors:
 
     def _likelihoods(self, y: Array) -> tuple[Array, Array]:
         """Restricted log likelihood (G, m), σ² profiled, and weighted squares (G, m) of y."""
+        # some structures at a time: each takes arrays of cells × cells
+        few = max(1, _CELLS_AT_ONCE // self.cells.n**2)
+        parts = [
+            self._likelihoods_of(self._grid[i : i + few], y) for i in range(0, len(self._grid), few)
+        ]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def _likelihoods_of(self, grid: list[tuple[float, float]], y: Array) -> tuple[Array, Array]:
+        """The same for some structures."""
         x, cells = self.columns, self.cells
         n, p = x.shape
         xx, xy, yy = x.T @ x, x.T @ y, np.einsum("nm,nm->m", y, y)
-        share = np.array([share for share, _ in self._grid])
+        share = np.array([share for share, _ in grid])
         # Woodbury: Ω⁻¹ = (I − ρ·B(I + ρ/(1−ρ)·BᵀB)⁻¹Bᵀ/(1−ρ)) / (1 − ρ), BBᵀ the cells' correlation
         odds = (share / (1 - share))[:, None, None]
-        roots = self._roots
+        roots = np.array([self._roots[decay] for _, decay in grid])
         counts = np.bincount(cells.of_run, minlength=cells.n).astype(float)
         inner = odds * (roots.swapaxes(1, 2) @ (counts[:, None] * roots)) + np.eye(cells.n)
         inverse = np.linalg.inv(np.linalg.cholesky(inner))
@@ -253,13 +263,13 @@ class Errors:
         return -0.5 * (log_det[:, None] + (n - p) * np.log(left)), left
 
     @cached_property
-    def _roots(self) -> Array:
-        """L (G, c, c) with LLᵀ the correlation of the cells."""
-        by_decay = {}
+    def _roots(self) -> dict[float, Array]:
+        """L (c, c) with LLᵀ the correlation of the cells, by decay."""
+        found = {}
         for decay in {d for _, d in self._grid}:
             values, vectors = np.linalg.eigh(self.cells.correlation(decay))
-            by_decay[decay] = vectors * np.sqrt(np.maximum(values, 0.0))
-        return np.array([by_decay[decay] for _, decay in self._grid])
+            found[decay] = vectors * np.sqrt(np.maximum(values, 0.0))
+        return found
 
     def _covariance(self, influence: Array) -> Array:
         """(used, q, q) of influence (q, n) · noise, in each structure that is used."""
