@@ -9,10 +9,13 @@ import numpy as np
 
 from isodepth.errors import InputError
 from isodepth.fitting import Fit, fit
+from isodepth.fitting.estimate import estimate
 from isodepth.fitting.noise import moments
+from isodepth.fitting.problem import build
+from isodepth.fitting.uncertainty import resample
 from isodepth.laws import Array, Bools, Integers, LawName
 from isodepth.planning.design import USELESS, Worlds
-from isodepth.runs import Runs
+from isodepth.runs import Runs, load_runs
 from isodepth.runs.checks import MOST_FLOPS
 
 # Standard deviation of the log loss about the law: the published baseline's residuals are 0.0025
@@ -103,7 +106,25 @@ def prior(runs: Runs | str | Path, *, recipe: str | None = None, seed: int = 0) 
                 f"{one.source} ({one.recipe}) can't tell φ under the {one.conventions.law} law, so "
                 "that no design can be made from it"
             )
-    return fits
+    return [_by_groups(one, runs, seed) for one in fits]
+
+
+def _by_groups(one: Fit, runs: Runs | str | Path, seed: int) -> Fit:
+    """The fit with resamples of groups where it has draws from error structures.
+
+    What may be true of the law is what its noise leaves open. Draws from structures also hold the
+    misses of the law along r, which no design of the same law buys off; the designs' coverage was
+    simulated with groups (docs/designing-a-sweep.md).
+    """
+    drawn = one.fitted.resamples
+    if drawn is None or drawn.unit != "structures":
+        return one
+    table = runs if isinstance(runs, Runs) else load_runs(runs)
+    rows, _ = table.of_recipe(one.recipe)
+    problem = build(rows[rows["status"] == "done"], one.conventions)
+    best = estimate(problem, one.fitted.theta[None])
+    groups = resample(problem, best, _RESAMPLES, seed, "groups")
+    return replace(one, fitted=replace(one.fitted, resamples=groups))
 
 
 def worlds(
