@@ -25,16 +25,14 @@ _STEPS = 80
 _REACH = 0.5  # how far outside the baseline's hull a run may lie, as a share of its extent
 _TIED = 1e-4  # smallest over largest singular value below which terms can't be told apart
 
-# what a form may change, with the unit of its parameter
-TERMS = {
-    "phi": "change of φ",
-    "tokens": "log of κ, what a token counts",
-    "tokens_size": "change of log κ for e times the parameters",
-    "parameters": "log of a factor on the effective parameters",
-    "offset": "nats per token",
-    "offset_over_r": "nats per token at r = 1, falling as 1/r",
-    "offset_log_r": "nats per token for e times the r",
-}
+# What a form may change, and the unit of its parameter:
+#   phi           change of φ
+#   tokens        log of κ, what a token counts
+#   tokens_size   change of log κ for e times the parameters
+#   parameters    log of a factor on the effective parameters
+#   offset        nats per token
+#   offset_over_r nats per token at r = 1, falling as 1/r
+#   offset_log_r  nats per token for e times the r
 
 
 @dataclass(frozen=True, kw_only=True)

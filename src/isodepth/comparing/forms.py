@@ -59,7 +59,9 @@ class Candidate:
 
     form: str  # one of FORMS
     with_phi: bool  # whether φ may change too
-    params: dict[str, Value]  # tokens_ratio, loss_offset, …; in TERMS' units or as a factor
+    params: dict[
+        str, Value
+    ]  # tokens_ratio, loss_offset, …; in the units of `carry`'s terms, or a factor
     delta_phi: Value | None  # None: φ does not change, or can't be told
     rmse: float  # of log loss over the recipe's runs
     held_out_rmse: float  # of log loss, each budget predicted by the others

@@ -26,7 +26,7 @@ def sign_of(ci95: Interval | None) -> int:
 
 def verdict_of(split: Split, paired: Paired) -> str:
     """What the runs say at equal r, of the form of the difference, and of Δφ."""
-    said = [_without_loop(paired), _growth(split, paired), _form(split), _delta_phi(split, paired)]
+    said = [_without_loop(paired), _growth(split, paired), _form(split), _delta_phi(split)]
     return "; ".join(part for part in said if part)
 
 
@@ -146,7 +146,7 @@ def _params(chosen: Candidate) -> str:
     return f"its effective parameters count {_plain(p['params_ratio'])} times as much"
 
 
-def _delta_phi(split: Split, paired: Paired) -> str:
+def _delta_phi(split: Split) -> str:
     delta = split.delta_phi
     if delta is None:
         return "Δφ is not identified: no admissible form tells it"
