@@ -17,6 +17,7 @@ import argparse
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,7 @@ def drawn(frame: pd.DataFrame, world: World, rng: np.random.Generator) -> np.nda
     return NOISE * np.sqrt(0.5) * (noise + shared)
 
 
+@cache
 def layout() -> pd.DataFrame:
     """The published baseline's and lanes' runs as baseline and probe."""
     frame = isodepth.load_runs("published").frame

@@ -29,9 +29,15 @@ def errors(cells, x, y, **options):
     return found, influence
 
 
+def correlation(cells, decay):
+    """Of the cells' effects: decay^|steps between budgets| along one line, else 0."""
+    lag = np.abs(cells.step[:, None] - cells.step).astype(float)
+    return np.where(cells.line[:, None] == cells.line, decay**lag, 0.0)
+
+
 def draw(cells, share, decay, rng):
     """Noise of unit variance of one structure."""
-    root = np.linalg.cholesky(cells.correlation(decay) + 1e-9 * np.eye(cells.n))
+    root = np.linalg.cholesky(correlation(cells, decay) + 1e-9 * np.eye(cells.n))
     own, common = rng.normal(size=cells.of_run.size), root @ rng.normal(size=cells.n)
     return np.sqrt(1 - share) * own + np.sqrt(share) * common[cells.of_run]
 
@@ -43,9 +49,14 @@ def test_cells_are_recipe_r_and_budget():
     assert cells.step.tolist() == [0, 1, 1, 1]
     assert cells.line[0] == cells.line[1]
     assert len(set(cells.line)) == 3
-    # one step along one line; lines have nothing in common
-    assert cells.correlation(0.5)[0].tolist() == [1.0, 0.5, 0.0, 0.0]
     assert Cells.of(frame, None).n == 4
+
+
+def test_so_many_cells_that_weighing_would_not_pay_are_no_cells():
+    frame = pd.DataFrame({"recipe": "a", "recurrences": np.repeat([1, 2], 1000)})
+    cells = Cells.of(frame, np.tile(np.repeat(np.arange(500.0), 2), 2))
+    assert not cells.shared
+    assert cells.n == 2000
 
 
 @pytest.mark.parametrize("excess", [0.0, 0.2])
@@ -79,7 +90,7 @@ def test_the_mixture_is_that_of_dense_algebra(along):
     for share in SHARES:
         for decay in DECAYS if along and share else (0.0,):
             omega = (1 - share) * np.eye(n)
-            omega += share * member @ cells.correlation(decay) @ member.T
+            omega += share * member @ correlation(cells, decay) @ member.T
             inverse = np.linalg.inv(omega)
             gram = x.T @ inverse @ x
             left = inverse - inverse @ x @ np.linalg.inv(gram) @ x.T @ inverse

@@ -18,10 +18,11 @@ import pandas as pd
 
 from isodepth.fitting.errors import Cells, Errors
 from isodepth.fitting.problem import Problem
-from isodepth.fitting.surface import Surface, surface_of
+from isodepth.fitting.surface import Patchwork, Surface, surface_of
 from isodepth.laws import Array, Bools, Integers
 
 _STEPS = 80
+_DONE = 1e-9  # largest step of any term that no longer matters
 _REACH = 0.5  # how far outside the baseline's hull a run may lie, as a share of its extent
 _TIED = 1e-4  # smallest over largest singular value below which terms can't be told apart
 
@@ -87,6 +88,12 @@ class Carrier:
         """Log loss (n,) of the recipe's runs with terms at theta (p,)."""
         return self._model(terms, theta)[0]
 
+    @cached_property
+    def _patchwork(self) -> Patchwork:
+        """The surface of each of the recipe's runs."""
+        which = np.searchsorted(self.levels, self.r)
+        return Patchwork.of([self.surfaces[level] for level in self.levels], which)
+
     def at(self, r: Array, once: Array, rec: Array, log_tokens: Array) -> Array:
         """The baseline's log loss (n,) at counts and tokens of one's own."""
         out = np.full(r.size, np.nan)
@@ -98,15 +105,7 @@ class Carrier:
 
     def surface_columns(self, log_tokens: Array) -> Array:
         """(n, k): the surfaces' columns at the recipe's sizes and at tokens of one's own."""
-        widths = [self.surfaces[level].coefficients.size for level in self.levels]
-        out = np.zeros((self.r.size, sum(widths)))
-        at = 0
-        for level, k in zip(self.levels, widths, strict=True):
-            rows = self.r == level
-            size = effective(self.once[rows], self.rec[rows], level, self.phi or 0.0)
-            out[rows, at : at + k] = self.surfaces[level].columns(size, log_tokens[rows])
-            at += k
-        return out
+        return self._columns_at(self._moved({})[0], log_tokens)
 
     @property
     def behind_influence(self) -> Array:
@@ -122,7 +121,7 @@ class Carrier:
         """
         rows = np.ones(self.r.size, dtype=bool) if kept is None else kept
         theta = np.zeros(len(terms)) if start is None else start
-        drawn, jacobian, _ = self._model(terms, theta)
+        drawn, jacobian = self._model(terms, theta)
         if not terms:
             return theta
         sizes = np.sqrt((jacobian[rows] ** 2).sum(axis=0))
@@ -131,32 +130,38 @@ class Carrier:
         values = np.linalg.svd(jacobian[rows] / sizes, compute_uv=False)
         if values[-1] < _TIED * values[0]:
             return None
-        residual, damping = (self.log_loss - drawn)[rows], 1e-3
+        residual, damping = (self.log_loss - drawn)[rows], 0.0  # Gauss and Newton's, while it helps
         for _ in range(_STEPS):
             own = jacobian[rows]
             gram = own.T @ own
             step = np.linalg.solve(gram + damping * np.diag(np.diag(gram)), own.T @ residual)
+            if np.abs(step).max() < _DONE:
+                break
             step = np.clip(step, -0.5, 0.5)
             trial = self._model(terms, theta + step)
             left = (self.log_loss - trial[0])[rows]
             if left @ left <= residual @ residual:
                 theta, residual, jacobian = theta + step, left, trial[1]
-                damping = max(damping * 0.3, 1e-12)
-                if np.abs(step).max() < 1e-10:
-                    break
+                damping *= 0.3
             else:
-                damping *= 8
+                damping = max(8 * damping, 1e-3)
                 if damping > 1e9:
                     break
         return theta
 
-    def solved(self, terms: tuple[str, ...], added: tuple[str, ...] = ()) -> Carried | None:
-        """The fit of `terms`, with what `added` terms would be, to first order, beside them."""
+    def solved(
+        self, terms: tuple[str, ...], added: tuple[str, ...] = (), go_along: bool | None = None
+    ) -> Carried | None:
+        """The fit of `terms`, with what `added` terms would be, to first order, beside them.
+
+        go_along: as in `Errors`.
+        """
         theta = self.solve(terms)
         if theta is None:
             return None
         theta = np.append(theta, np.zeros(len(added)))
-        drawn, jacobian, by_surface = self._model((*terms, *added), theta)
+        drawn, jacobian = self._model((*terms, *added), theta)
+        by_surface = self._by_surface((*terms, *added), theta)
         residual = self.log_loss - drawn
         inverse = np.linalg.pinv(jacobian) if theta.size else np.zeros((0, residual.size))
         if added:
@@ -175,6 +180,7 @@ class Carrier:
                 cells=self._cells,
                 columns=columns,
                 residual=np.concatenate([self._behind[2], residual]),
+                go_along=go_along,
             ),
         )
 
@@ -201,50 +207,77 @@ class Carrier:
             budgets = np.concatenate([self.baseline.budgets[self.in_baseline], self.budgets])
         return Cells.of(pd.concat(frames), budgets)
 
-    def _model(self, terms: tuple[str, ...], theta: Array) -> tuple[Array, Array, Array]:
-        """Log loss (n,); its derivatives in theta (n, p) and the surfaces' coefficients (n, k)."""
-        n = self.r.size
-        value = dict(zip(terms, theta, strict=True))
-        centred = self.log_size - self.log_size.mean()
-        log_r = np.log(self.r)
-        log_d = self.log_tokens + value.get("tokens", 0.0) + value.get("tokens_size", 0.0) * centred
+    def _moved(self, value: dict[str, float]) -> tuple[Array, Array, Array]:
+        """log N_eff, log D and the nats added (each (n,)) with terms at their values."""
+        log_d = self.log_tokens + value.get("tokens", 0.0)
+        log_d = log_d + value.get("tokens_size", 0.0) * self._centred
         offset = (
             value.get("offset", 0.0)
             + value.get("offset_over_r", 0.0) / self.r
-            + value.get("offset_log_r", 0.0) * log_r
+            + value.get("offset_log_r", 0.0) * self._log_r
         )
-        phi = (self.phi or 0.0) + value.get("phi", 0.0)
-        log_m = phi * log_r
+        log_m = ((self.phi or 0.0) + value.get("phi", 0.0)) * self._log_r
         for level in self.levels:
-            log_m = log_m + value.get(worth_at(level), 0.0) * (self.r == level)
-        worth = np.exp(log_m) * self.rec
-        size = np.log(self.once + worth) + value.get("parameters", 0.0)
-        share = worth / (self.once + worth)
-        drawn, by_size, by_tokens = np.empty(n), np.empty(n), np.empty(n)
-        by_surface = np.zeros((n, sum(s.coefficients.size for s in self.surfaces.values())))
-        at = 0
-        for level in self.levels:
-            surface, rows = self.surfaces[level], self.r == level
-            columns = surface.columns(size[rows], log_d[rows])
-            drawn[rows] = columns @ surface.coefficients
-            by_size[rows], by_tokens[rows] = surface.slopes(size[rows], log_d[rows])
-            by_surface[rows, at : at + columns.shape[1]] = columns
-            at += columns.shape[1]
+            if worth_at(level) in value:
+                log_m = log_m + value[worth_at(level)] * (self.r == level)
+        size = np.log(self.once + np.exp(log_m) * self.rec)
+        return size + value.get("parameters", 0.0), log_d, offset
+
+    @cached_property
+    def _centred(self) -> Array:
+        return self.log_size - self.log_size.mean()
+
+    @cached_property
+    def _log_r(self) -> Array:
+        return np.log(self.r)
+
+    def _model(self, terms: tuple[str, ...], theta: Array) -> tuple[Array, Array]:
+        """Log loss (n,) and its derivatives in theta (n, p)."""
+        value = dict(zip(terms, theta, strict=True))
+        size, log_d, offset = self._moved(value)
+        share = 1 - self.once / np.exp(size - value.get("parameters", 0.0))
+        drawn, by_size, by_tokens = self._patchwork.evaluate(size, log_d)
         loss = np.maximum(np.exp(drawn) + offset, 1e-6)
         kept = np.exp(drawn) / loss
-        moved = {
-            "phi": kept * by_size * share * log_r,
-            "tokens": kept * by_tokens,
-            "tokens_size": kept * by_tokens * centred,
-            "parameters": kept * by_size,
-            "offset": 1.0 / loss,
-            "offset_over_r": 1.0 / (self.r * loss),
-            "offset_log_r": log_r / loss,
-        }
-        for level in self.levels:
-            moved[worth_at(level)] = kept * by_size * share * (self.r == level)
-        jacobian = np.stack([moved[name] for name in terms], axis=1) if terms else np.zeros((n, 0))
-        return np.log(loss), jacobian, by_surface * kept[:, None]
+        columns = []
+        for term in terms:
+            if term == "phi":
+                columns.append(kept * by_size * share * self._log_r)
+            elif term == "tokens":
+                columns.append(kept * by_tokens)
+            elif term == "tokens_size":
+                columns.append(kept * by_tokens * self._centred)
+            elif term == "parameters":
+                columns.append(kept * by_size)
+            elif term == "offset":
+                columns.append(1.0 / loss)
+            elif term == "offset_over_r":
+                columns.append(1.0 / (self.r * loss))
+            elif term == "offset_log_r":
+                columns.append(self._log_r / loss)
+            else:
+                at = next(level for level in self.levels if worth_at(level) == term)
+                columns.append(kept * by_size * share * (self.r == at))
+        jacobian = np.stack(columns, axis=1) if terms else np.zeros((self.r.size, 0))
+        return np.log(loss), jacobian
+
+    def _by_surface(self, terms: tuple[str, ...], theta: Array) -> Array:
+        """(n, k): how the log loss moves with the surfaces' coefficients."""
+        size, log_d, offset = self._moved(dict(zip(terms, theta, strict=True)))
+        drawn = np.exp(self._patchwork.evaluate(size, log_d)[0])
+        kept = drawn / np.maximum(drawn + offset, 1e-6)
+        return kept[:, None] * self._columns_at(size, log_d)
+
+    def _columns_at(self, size: Array, log_tokens: Array) -> Array:
+        """(n, k): the surfaces' columns at sizes and tokens (n,), each run on its own surface."""
+        widths = [self.surfaces[level].coefficients.size for level in self.levels]
+        out = np.zeros((self.r.size, sum(widths)))
+        at = 0
+        for level, k in zip(self.levels, widths, strict=True):
+            rows = self.r == level
+            out[rows, at : at + k] = self.surfaces[level].columns(size[rows], log_tokens[rows])
+            at += k
+        return out
 
 
 @dataclass(frozen=True, kw_only=True)

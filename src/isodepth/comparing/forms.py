@@ -27,7 +27,8 @@ import numpy as np
 
 from isodepth.comparing.arms import Change
 from isodepth.comparing.carry import Carried, Carrier, worth_at
-from isodepth.fitting.law_free import Value, Worth
+from isodepth.fitting.law_free import Worth
+from isodepth.fitting.twins import Value
 from isodepth.laws import Array, Bools
 
 FORMS: dict[str, tuple[str, ...]] = {
@@ -93,6 +94,7 @@ class Split:
     loss_offset: Value | None  # δ, nats per token, likewise (of a form with one offset)
     phi_contradicted: bool  # whether a change of φ alone is not admissible
     law_misfit: float  # rms of log loss by which the law misses the baseline's runs
+    residuals_go_along_r: bool  # at the best form: structures along r then enter every interval
     n_runs: int  # of the recipe, carried
 
     def candidate(self, form: str, *, with_phi: bool) -> Candidate | None:
@@ -125,6 +127,11 @@ class _Fitted:
     def with_phi(self) -> bool:
         return "phi" in self.terms
 
+    def taking(self, go_along: bool) -> _Fitted:
+        """With structures along r taken or not."""
+        errors = replace(self.found.errors, go_along=go_along)
+        return replace(self, found=replace(self.found, errors=errors))
+
 
 def split_of(carrier: Carrier, law_misfit: float) -> Split | None:
     """Every form fitted, ranked and judged; None where the runs can't hold any.
@@ -144,9 +151,13 @@ def split_of(carrier: Carrier, law_misfit: float) -> Split | None:
     if not fitted:
         return None
     best = min(fitted, key=lambda f: (f.held_out, len(f.terms)))
+    # what the best form leaves says whether residuals go on along r; the others take it from there
+    go_along = best.found.errors.goes_along
+    fitted = [one.taking(go_along) for one in fitted]
+    best = next(one for one in fitted if one.terms == best.terms)
     candidates: list[Candidate] = []
     for one in fitted:
-        judged = _candidate(carrier, one, best, law_misfit)
+        judged = _candidate(carrier, one, best, law_misfit, go_along)
         told = judged.admissible and judged.delta_phi is not None
         simpler = [c for c in candidates if c.counts and c.form == _WIDER.get(one.form)]
         candidates.append(replace(judged, counts=told and not simpler))
@@ -154,10 +165,12 @@ def split_of(carrier: Carrier, law_misfit: float) -> Split | None:
         (one for one, c in zip(fitted, candidates, strict=True) if c.admissible),
         key=lambda f: (len(f.terms), f.held_out),
     )
-    return _split(holds.form, tuple(candidates), law_misfit, carrier.r.size)
+    return _split(holds.form, tuple(candidates), law_misfit, go_along, carrier.r.size)
 
 
-def _split(form: str, candidates: tuple[Candidate, ...], law_misfit: float, n: int) -> Split:
+def _split(
+    form: str, candidates: tuple[Candidate, ...], law_misfit: float, go_along: bool, n: int
+) -> Split:
     told = [c.delta_phi for c in candidates if c.counts and c.delta_phi is not None]
     own = next((c for c in candidates if c.form == form and c.with_phi), None)
     delta, sign = None, None
@@ -182,11 +195,14 @@ def _split(form: str, candidates: tuple[Candidate, ...], law_misfit: float, n: i
         loss_offset=params.get("loss_offset") if form == "offset" else None,
         phi_contradicted=alone is not None and not alone.admissible,
         law_misfit=law_misfit,
+        residuals_go_along_r=go_along,
         n_runs=n,
     )
 
 
-def _candidate(carrier: Carrier, one: _Fitted, best: _Fitted, law_misfit: float) -> Candidate:
+def _candidate(
+    carrier: Carrier, one: _Fitted, best: _Fitted, law_misfit: float, go_along: bool
+) -> Candidate:
     found = one.found
     values = {}
     for i, term in enumerate(one.terms):
@@ -195,7 +211,7 @@ def _candidate(carrier: Carrier, one: _Fitted, best: _Fitted, law_misfit: float)
     p_value = None
     if one is not best:
         added = tuple(term for term in best.terms if term not in one.terms)
-        p_value = _left_over(carrier, one, added)
+        p_value = _left_over(carrier, one, added, go_along)
     return Candidate(
         form=one.form,
         with_phi=one.with_phi,
@@ -227,11 +243,11 @@ def _shown(term: str, value: Value) -> Value:
     return Value(value=float(at), ci95=(float(low), float(high)))
 
 
-def _left_over(carrier: Carrier, one: _Fitted, added: tuple[str, ...]) -> float:
+def _left_over(carrier: Carrier, one: _Fitted, added: tuple[str, ...], go_along: bool) -> float:
     """p-value of the added terms being nothing beside a form; 1 where there is nothing to add."""
     if not added:
         return 1.0
-    wider = carrier.solved(one.terms, added)
+    wider = carrier.solved(one.terms, added, go_along)
     if wider is None:
         return 1.0
     k = len(one.terms)
@@ -272,7 +288,7 @@ def change_of(carrier: Carrier, split: Split, n: int, seed: int) -> tuple[Change
     told = split.sign is not None and with_phi is not None and with_phi.admissible
     if told:
         terms = (*terms, "phi")
-    found = carrier.solved(terms)
+    found = carrier.solved(terms, go_along=split.residuals_go_along_r)
     assert found is not None  # it was fitted before
     theta = found.theta[None]
     if n:
@@ -301,7 +317,7 @@ def delta_log_m(carrier: Carrier, split: Split) -> tuple[Worth, ...]:
     if carrier.phi is None or not levels:
         return ()
     terms = (*FORMS[split.form], *(worth_at(level) for level in levels))
-    found = carrier.solved(terms)
+    found = carrier.solved(terms, go_along=split.residuals_go_along_r)
     if found is None:
         return ()
     first = len(FORMS[split.form])

@@ -16,7 +16,7 @@ import numpy as np
 from isodepth.comparing.arms import Arm, at_size
 from isodepth.comparing.carry import Carried, Carrier
 from isodepth.fitting.errors import Errors
-from isodepth.fitting.law_free import Value
+from isodepth.fitting.twins import Value
 from isodepth.laws import Array, Bools
 
 _THIRDS = ("low", "middle", "high")

@@ -10,8 +10,8 @@ from math import ceil, isfinite
 
 from isodepth.comparing.forms import FORM_WORDS, Candidate, Split
 from isodepth.comparing.paired_runs import Paired
-from isodepth.fitting.law_free import Value
 from isodepth.fitting.result import Interval
+from isodepth.fitting.twins import Value
 
 MOST = 100  # times as many runs, beyond which a number of runs is no advice
 VERDICTS = {1: "raises φ", -1: "lowers φ", 0: "not resolved"}

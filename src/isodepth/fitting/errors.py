@@ -30,8 +30,8 @@ _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # ρ
 _DECAYS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0)  # a
 _NULL = 400  # simulated sweeps behind the p-value of `along`
 _FAR = 4.0  # robust standard deviations at which a residual is cut before structures are weighed
-_MOST_CELLS = 300  # beyond which structures cost more than they tell
-_CELLS_AT_ONCE = 400_000  # cells × cells × structures that are weighed together
+_MOST = 90_000  # lines × squared budgets of a line; more cost more than structures tell
+_AT_ONCE = 4_000_000  # numbers that are weighed together
 _UNSEEN = 1e-5  # weight of a structure that no interval shows
 
 
@@ -45,11 +45,14 @@ class Cells:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, budgets: Array | None) -> Cells:
-        """(recipe, r, budget) cells of the runs of a frame; each run its own without budgets."""
-        n = len(frame)
+        """(recipe, r, budget) cells of the runs of a frame.
+
+        Each run is its own where budgets are unknown, or so many that weighing would not pay.
+        """
+        alone = np.arange(len(frame), dtype=np.int64)
+        apart = cls(of_run=alone, line=alone, step=np.zeros(len(frame), dtype=np.int64))
         if budgets is None:
-            alone = np.arange(n, dtype=np.int64)
-            return cls(of_run=alone, line=alone, step=np.zeros(n, dtype=np.int64))
+            return apart
         keys = pd.DataFrame(
             {
                 "recipe": frame["recipe"].to_numpy(),
@@ -60,6 +63,9 @@ class Cells:
         lines = keys.groupby(["recipe", "r"], sort=False).ngroup().to_numpy()
         cells = keys.groupby(["recipe", "r", "step"], sort=False).ngroup().to_numpy()
         first = np.unique(cells, return_index=True)[1]
+        per_line = np.bincount(lines[first])
+        if per_line.size * int(per_line.max()) ** 2 > _MOST:
+            return apart
         return cls(
             of_run=cells.astype(np.int64),
             line=lines[first].astype(np.int64),
@@ -70,27 +76,85 @@ class Cells:
     def n(self) -> int:
         return int(self.line.size)
 
-    @property
+    @cached_property
     def shared(self) -> bool:
-        """Whether any cell holds two runs, and few enough cells to weigh structures."""
-        return self.n < self.of_run.size and self.n <= _MOST_CELLS
+        """Whether any cell holds two runs."""
+        return self.n < self.of_run.size
 
-    @property
+    @cached_property
     def followed(self) -> bool:
         """Whether any line has cells at two budgets."""
         return self.shared and bool((np.bincount(self.line) > 1).any())
 
     def total(self, values: Array) -> Array:
         """Sums (c, …) over the runs of each cell of values (n, …)."""
-        out = np.zeros((self.n, *values.shape[1:]))
-        np.add.at(out, self.of_run, values)
-        return out
+        order, first = self._sorted
+        return np.asarray(np.add.reduceat(values[order], first, axis=0))
 
-    def correlation(self, decay: float) -> Array:
-        """(c, c) of cell effects."""
-        lag = np.abs(self.step[:, None] - self.step)
-        along = np.where(lag == 0, 1.0, decay ** np.maximum(lag, 1))
-        return np.where(self.line[:, None] == self.line, along, 0.0)
+    def by_line(self, values: Array) -> Array:
+        """The same, line by line (l, b, …): in order of budget, 0 where a line has no more."""
+        lines, longest = self._steps.shape
+        out = np.zeros((lines * longest, *values.shape[1:]))
+        out[self._places] = self.total(values)
+        return out.reshape(lines, longest, *values.shape[1:])
+
+    def along(self, decay: float) -> Array:
+        """(l, b, b) of the cell effects of each line."""
+        lag = np.abs(self._steps[:, :, None] - self._steps[:, None, :])
+        return np.asarray(np.where(lag == 0, 1.0, decay ** np.maximum(lag, 1.0)))
+
+    @cached_property
+    def structures(self) -> list[tuple[float, float]]:
+        """(ρ, a) that are weighed."""
+        if not self.shared:
+            return [(0.0, 0.0)]
+        decays = _DECAYS if self.followed else (0.0,)
+        return [(s, d) for s in _SHARES for d in decays if s > 0 or d == 0]
+
+    @cached_property
+    def through(self) -> tuple[Array, Array]:
+        """W (G, l, b, b) and log det Ω (G,): Ω⁻¹ = (I − B·WᵀW·Bᵀ)/(1 − ρ), B runs × cells.
+
+        By Woodbury: WᵀW = ρ/(1−ρ)·R(I + ρ/(1−ρ)·Rᵀ·BᵀB·R)⁻¹Rᵀ with RRᵀ the cells' correlation.
+        """
+        counts = self.by_line(np.ones(self.of_run.size))
+        roots = {}
+        for decay in {d for _, d in self.structures}:
+            values, vectors = np.linalg.eigh(self.along(decay))
+            roots[decay] = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+        root = np.array([roots[decay] for _, decay in self.structures])
+        share = np.array([share for share, _ in self.structures])
+        odds = (share / (1 - share))[:, None, None, None]
+        inner = odds * (root.swapaxes(2, 3) @ (counts[:, :, None] * root))
+        inverse = np.linalg.inv(np.linalg.cholesky(inner + np.eye(counts.shape[1])))
+        log_det = self.of_run.size * np.log(1 - share)
+        log_det -= 2 * np.log(np.diagonal(inverse, axis1=2, axis2=3)).sum(axis=(1, 2))
+        return np.sqrt(odds) * (inverse @ root.swapaxes(2, 3)), log_det
+
+    @cached_property
+    def _sorted(self) -> tuple[Integers, Integers]:
+        """Runs in order of their cells, and where each cell begins."""
+        order = np.argsort(self.of_run, kind="stable")
+        return order, np.searchsorted(self.of_run[order], np.arange(self.n))
+
+    @cached_property
+    def _places(self) -> Integers:
+        """(c,) place of each cell among lines × the longest line's cells."""
+        order = np.lexsort((self.step, self.line))
+        counts = np.bincount(self.line)
+        place = np.empty(self.n, dtype=np.int64)
+        place[order] = np.arange(self.n) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.line * int(counts.max()) + place
+
+    @cached_property
+    def _steps(self) -> Array:
+        """(l, b) rank of the budget at each place; far from every other where there is no cell."""
+        longest = int(np.bincount(self.line).max())
+        out = np.full((int(self.line.max()) + 1) * longest, np.inf)
+        out[self._places] = self.step
+        gone = np.isinf(out)
+        out[gone] = 1e6 * (1 + np.arange(int(gone.sum())))
+        return out.reshape(-1, longest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +225,9 @@ class Errors:
         """None where no cell is followed by another, or no residual is left."""
         if not self.cells.followed or self.residual.size <= self.columns.shape[1] + 2:
             return None
-        free = np.array([decay == 0.0 for _, decay in self._grid])
+        free = np.array([decay == 0.0 for _, decay in self.cells.structures])
         seen = self._seen[0][:, 0]
-        shared = self._grid[int(np.argmax(np.where(free, seen, -np.inf)))][0]
+        shared = self.cells.structures[int(np.argmax(np.where(free, seen, -np.inf)))][0]
         rng = np.random.default_rng(0)
         n = self.residual.size
         noise = np.sqrt(1 - shared) * rng.normal(size=(n, _NULL))
@@ -176,15 +240,19 @@ class Errors:
             p_value=float((1 + (null >= ratio).sum()) / (1 + _NULL)),
         )
 
+    @property
+    def goes_along(self) -> bool:
+        """Whether structures along r are taken."""
+        if self.go_along is not None:
+            return self.go_along
+        return self.along is not None and self.along.asked_for
+
     @cached_property
     def weights(self) -> Array:
         """(G,) of the structures."""
         found = self._seen[0][:, 0]
-        asked = self.go_along
-        if asked is None:
-            asked = self.along is not None and self.along.asked_for
-        if not asked:
-            along = np.array([decay > 0.0 for _, decay in self._grid])
+        if not self.goes_along:
+            along = np.array([decay > 0.0 for _, decay in self.cells.structures])
             found = np.where(along, -np.inf, found)
         found = np.exp(found - found.max())
         return found / found.sum()
@@ -201,13 +269,6 @@ class Errors:
         return np.asarray(found / found.sum())
 
     @cached_property
-    def _grid(self) -> list[tuple[float, float]]:
-        if not self.cells.shared:
-            return [(0.0, 0.0)]
-        decays = _DECAYS if self.cells.followed else (0.0,)
-        return [(s, d) for s in _SHARES for d in decays if s > 0 or d == 0]
-
-    @cached_property
     def _cut(self) -> Array:
         """Residuals, cut where they lie too far out for any normal noise."""
         size = float(np.median(np.abs(self.residual)) / stats.norm.ppf(0.75))
@@ -222,28 +283,25 @@ class Errors:
 
     def _likelihoods(self, y: Array) -> tuple[Array, Array]:
         """Restricted log likelihood (G, m), σ² profiled, and weighted squares (G, m) of y."""
-        # some structures at a time: each takes arrays of cells × cells
-        few = max(1, _CELLS_AT_ONCE // self.cells.n**2)
-        parts = [
-            self._likelihoods_of(self._grid[i : i + few], y) for i in range(0, len(self._grid), few)
-        ]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        found = [self._likelihoods_of(part, y) for part in self._parts(y.shape[1])]
+        return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
 
-    def _likelihoods_of(self, grid: list[tuple[float, float]], y: Array) -> tuple[Array, Array]:
+    def _parts(self, m: int) -> list[slice]:
+        """Some structures at a time."""
+        n = len(self.cells.structures)
+        places = self.cells.through[0][0, ..., 0].size
+        few = max(1, _AT_ONCE // ((m + self.columns.shape[1]) * places))
+        return [slice(i, i + few) for i in range(0, n, few)]
+
+    def _likelihoods_of(self, part: slice, y: Array) -> tuple[Array, Array]:
         """The same for some structures."""
-        x, cells = self.columns, self.cells
+        x = self.columns
         n, p = x.shape
         xx, xy, yy = x.T @ x, x.T @ y, np.einsum("nm,nm->m", y, y)
-        share = np.array([share for share, _ in grid])
-        # Woodbury: Ω⁻¹ = (I − ρ·B(I + ρ/(1−ρ)·BᵀB)⁻¹Bᵀ/(1−ρ)) / (1 − ρ), BBᵀ the cells' correlation
-        odds = (share / (1 - share))[:, None, None]
-        roots = np.array([self._roots[decay] for _, decay in grid])
-        counts = np.bincount(cells.of_run, minlength=cells.n).astype(float)
-        inner = odds * (roots.swapaxes(1, 2) @ (counts[:, None] * roots)) + np.eye(cells.n)
-        inverse = np.linalg.inv(np.linalg.cholesky(inner))
-        through = np.sqrt(odds) * (inverse @ roots.swapaxes(1, 2))
-        bx, by = through @ cells.total(x), through @ cells.total(y)
-        rest = (1 - share)[:, None, None]
+        through, log_det = self.cells.through[0][part], self.cells.through[1][part]
+        bx, by = through @ self.cells.by_line(x), through @ self.cells.by_line(y)
+        bx, by = bx.reshape(len(bx), -1, p), by.reshape(len(by), -1, y.shape[1])
+        rest = np.array([1 - share for share, _ in self.cells.structures[part]])[:, None, None]
         axx = (xx - bx.swapaxes(1, 2) @ bx) / rest
         axy = (xy - bx.swapaxes(1, 2) @ by) / rest
         ayy = (yy - np.einsum("gcm,gcm->gm", by, by)) / rest[:, 0]
@@ -255,40 +313,31 @@ class Errors:
         drawn = np.linalg.inv(lower) @ axy
         left = np.maximum(ayy - np.einsum("gpm,gpm->gm", drawn, drawn), 1e-300)
         log_det = (
-            n * np.log(1 - share)
-            - 2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
+            log_det
             + 2 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
             + 2 * np.log(scale).sum(axis=1)
         )
         return -0.5 * (log_det[:, None] + (n - p) * np.log(left)), left
 
-    @cached_property
-    def _roots(self) -> dict[float, Array]:
-        """L (c, c) with LLᵀ the correlation of the cells, by decay."""
-        found = {}
-        for decay in {d for _, d in self._grid}:
-            values, vectors = np.linalg.eigh(self.cells.correlation(decay))
-            found[decay] = vectors * np.sqrt(np.maximum(values, 0.0))
-        return found
-
     def _covariance(self, influence: Array) -> Array:
         """(used, q, q) of influence (q, n) · noise, in each structure that is used."""
         alone = influence @ influence.T
-        sums = self.cells.total(influence.T)  # (c, q)
+        sums = self.cells.by_line(influence.T)  # (l, b, q)
         between, within = self._passed
         sigma2 = self._seen[1][self._used, 1] / self.freedom
-        found = sums.T @ between @ sums + (1 + self.excess - within)[:, None, None] * alone
+        found = np.einsum("lbq,ulbs->uqs", sums, between @ sums, optimize=True)
+        found += (1 + self.excess - within)[:, None, None] * alone
         return np.asarray(sigma2[:, None, None] * found)
 
     @cached_property
     def _passed(self) -> tuple[Array, Array]:
-        """Correlation of runs in different cells (used, c, c), and in one cell (used,).
+        """Correlation of runs in different cells (used, l, b, b), and in one cell (used,).
 
         Huber's loss passes a correlation c of two runs on as c + excess·(arcsin c − c)/(π/2 − 1):
         exact for least squares (excess 0) and for δ → 0 (the arcsine law of signs).
         """
-        used = [self._grid[i] for i in self._used]
-        by_decay = {decay: self.cells.correlation(decay) for _, decay in used}
+        used = [self.cells.structures[i] for i in self._used]
+        by_decay = {decay: self.cells.along(decay) for _, decay in used}
         between = np.array([share * by_decay[decay] for share, decay in used])
         within = np.array([share for share, _ in used])
         bend = self.excess / (np.pi / 2 - 1)

@@ -18,34 +18,31 @@ their tokens (D → κD), or δ nats on their loss.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from isodepth.fitting.errors import Cells, Errors
 from isodepth.fitting.problem import Problem
-from isodepth.fitting.surface import Surface, surface_of
-from isodepth.laws import Array, Bools, Integers
+from isodepth.fitting.surface import surface_of
+from isodepth.fitting.twins import (
+    CONSTANTS,
+    LOG_M,
+    Constant,
+    Interval,
+    LeftOut,
+    Solved,
+    Twins,
+    Value,
+    kept_of,
+    log_m_by_run,
+    solve,
+)
+from isodepth.laws import Array, Bools
 from isodepth.warned import Warned
 
-Interval = tuple[float, float]
-Constant = Literal["none", "tokens", "loss"]
-CONSTANTS: tuple[Constant, ...] = ("none", "tokens", "loss")
 _LEAST_RUNS = 3  # twins that an r needs
-_ROUNDS = 12  # of leaving out runs whose twins lie outside
-_STEPS = 60
 _TELLS = 0.05  # p-value below which a constant is split off
-_LOG_M = (-6.0, 6.0)  # beyond which no m is looked for
 _OPEN = 2 * np.log(10.0)  # width of an interval of log m that says nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value:
-    """A number with its 95% interval."""
-
-    value: float
-    ci95: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +53,6 @@ class Worth:
     value: float
     ci95: Interval
     n_runs: int  # whose twins it was read off
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """Runs of one r whose twins lie outside the unlooped runs, and which unlooped runs would do."""
-
-    recurrences: float
-    run_ids: tuple[str, ...]
-    n_runs: int  # of this r, with those left out
-    wanted_params: Interval  # lowest and highest size of their twins, non-embedding parameters
-    wanted_tokens: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +129,8 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
             f"{unlooped.sum()} unlooped runs don't spread over sizes and tokens enough for a "
             "surface (5 or more, not on one line)"
         )
-    runs = _Runs(problem=problem, looped=np.flatnonzero(~unlooped), surface=surface)
-    kept, log_m, left_out = _kept(runs, levels)
+    runs = Twins(problem=problem, looped=np.flatnonzero(~unlooped), surface=surface)
+    kept, log_m, left_out = kept_of(runs, levels)
     short = [level for level in levels if (runs.r[kept] == level).sum() < _LEAST_RUNS]
     if short:
         return None, "; ".join(
@@ -156,7 +142,7 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
             if out.recurrences in short
         ) or f"fewer than {_LEAST_RUNS} runs at r = {short[0]:g}"
     held = runs.only(kept)
-    free = _solved(held, levels, held.indicator(levels), "none", log_m)
+    free = solve(held, levels, held.indicator(levels), "none", log_m)
     if why := _open(free, levels):
         return None, why
     candidates = [_candidate(held, levels, constant, log_m, free) for constant in CONSTANTS]
@@ -179,7 +165,7 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
             },
             left_out=tuple(left_out),
             power_law=_power_test(free, levels),
-            drift=_drifts(held, levels, log_m, free.asked),
+            drift=_drifts(held, levels, log_m, free.errors.goes_along),
             along=None if along is None else asdict(along),
             split=asdict(chosen) | {"candidates": [asdict(c) for c in candidates]},
             twins=_twins(runs, kept, levels, free.theta[: levels.size]),
@@ -257,176 +243,19 @@ def _text(value: Value) -> str:
     return f"{value.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Runs:
-    """Looped runs beside the surface of the unlooped ones."""
-
-    problem: Problem
-    looped: Integers  # (n,) rows of the problem
-    surface: Surface
-
-    @property
-    def r(self) -> Array:
-        return self.problem.frame["recurrences"].to_numpy(dtype=float)[self.looped]
-
-    @property
-    def once(self) -> Array:
-        return self.problem.design.n_once[self.looped]
-
-    @property
-    def rec(self) -> Array:
-        return self.problem.design.n_rec[self.looped]
-
-    @property
-    def log_tokens(self) -> Array:
-        return self.problem.design.log_tokens[self.looped]
-
-    @property
-    def log_loss(self) -> Array:
-        return self.problem.log_loss[self.looped]
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        return self.problem.frame.iloc[self.looped]
-
-    def only(self, kept: Bools) -> _Runs:
-        return _Runs(problem=self.problem, looped=self.looped[kept], surface=self.surface)
-
-    def indicator(self, levels: Array) -> Array:
-        """(n, R): which r each run has."""
-        return (self.r[:, None] == levels).astype(float)
-
-    def log_size(self, log_m: Array) -> Array:
-        """log N_eff (n,) at log m (n,)."""
-        return np.log(self.once + np.exp(log_m) * self.rec)
-
-    @property
-    def rows(self) -> Integers:
-        """Rows of the problem: unlooped runs, then these."""
-        r = self.problem.frame["recurrences"].to_numpy(dtype=float)
-        return np.concatenate([np.flatnonzero(r == 1), self.looped])
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Solved:
-    """A least-squares fit of twins: θ = (parameters of log m, constant)."""
-
-    theta: Array  # (p,)
-    influence: Array  # (p, unlooped + looped) of the runs' log losses
-    residual: Array  # (looped,) of log loss
-    errors: Errors
-
-    @property
-    def asked(self) -> bool:
-        """Whether residuals go on along r."""
-        along = self.errors.along
-        return along is not None and along.asked_for
-
-    def value(self, i: int) -> Value:
-        """θᵢ with its interval."""
-        at = float(self.theta[i])
-        return Value(value=at, ci95=self.errors.interval(at, self.influence[i]))
-
-    def factor(self, i: int) -> Value:
-        """exp θᵢ with its interval."""
-        found = self.value(i)
-        low, value, high = np.exp(np.clip([found.ci95[0], found.value, found.ci95[1]], -99, 99))
-        return Value(value=float(value), ci95=(float(low), float(high)))
-
-
-def _solved(
-    runs: _Runs,
-    levels: Array,
-    z: Array,
-    constant: Constant,
-    log_m: Array,
-    go_along: bool | None = None,
-) -> _Solved:
-    """Fit log m = z·η (n, q) and a constant, starting at log m (R,) of the levels.
-
-    go_along: as in `Errors`; the fit with an m of each r finds it, the others take it from there.
-    """
-    at_runs = runs.indicator(levels) @ log_m
-    start = np.linalg.lstsq(z, at_runs, rcond=None)[0]
-    extra = 0 if constant == "none" else 1
-    theta = np.append(start, np.zeros(extra))
-    surface = runs.surface
-
-    def model(theta: Array) -> tuple[Array, Array, Array]:
-        """Log loss (n,), its Jacobian (n, p), and its derivative in the surface's coefficients."""
-        log_m = np.clip(z @ theta[: z.shape[1]], *_LOG_M)
-        size = runs.log_size(log_m)
-        tokens = runs.log_tokens + (theta[-1] if constant == "tokens" else 0.0)
-        drawn = surface.log_loss(size, tokens)
-        by_size, by_tokens = surface.slopes(size, tokens)
-        share = np.exp(log_m) * runs.rec / np.exp(size)
-        jacobian = (by_size * share)[:, None] * z
-        weight = np.ones_like(drawn)
-        if constant == "tokens":
-            jacobian = np.column_stack([jacobian, by_tokens])
-        elif constant == "loss":
-            loss = np.maximum(np.exp(drawn) + theta[-1], 1e-6)
-            weight = np.exp(drawn) / loss
-            jacobian = np.column_stack([jacobian * weight[:, None], 1.0 / loss])
-            drawn = np.log(loss)
-        return drawn, jacobian, surface.columns(size, tokens) * weight[:, None]
-
-    drawn, jacobian, by_surface = model(theta)
-    residual = runs.log_loss - drawn
-    damping = 1e-3
-    for _ in range(_STEPS):
-        gram = jacobian.T @ jacobian
-        ridge = damping * np.diag(gram) + 1e-14
-        step = np.linalg.solve(gram + np.diag(ridge), jacobian.T @ residual)
-        step = np.clip(step, -0.5, 0.5)
-        trial = model(theta + step)
-        left = runs.log_loss - trial[0]
-        if left @ left <= residual @ residual:
-            done = np.abs(step).max() < 1e-10
-            theta = theta + step
-            (drawn, jacobian, by_surface), residual = trial, left
-            damping = max(damping * 0.3, 1e-12)
-            if done:
-                break
-        else:
-            damping = max(damping * 8, 1e-9)
-            if damping > 1e9:
-                break
-    inverse = np.linalg.pinv(jacobian)
-    n_unlooped, p = len(surface.residual), theta.size
-    columns = np.zeros((n_unlooped + residual.size, surface.design.shape[1] + p))
-    columns[:n_unlooped, :-p] = surface.design
-    columns[n_unlooped:, :-p] = by_surface
-    columns[n_unlooped:, -p:] = jacobian
-    rows = runs.rows
-    budgets = runs.problem.budgets
-    errors = Errors(
-        cells=Cells.of(runs.problem.frame.iloc[rows], None if budgets is None else budgets[rows]),
-        columns=columns,
-        residual=np.concatenate([surface.residual, residual]),
-        go_along=go_along,
-    )
-    return _Solved(
-        theta=theta,
-        influence=np.hstack([-inverse @ by_surface @ surface.influence, inverse]),
-        residual=residual,
-        errors=errors,
-    )
-
-
 def _candidate(
-    runs: _Runs, levels: Array, constant: Constant, log_m: Array, free: _Solved
+    runs: Twins, levels: Array, constant: Constant, log_m: Array, free: Solved
 ) -> Candidate:
     """m(r), both exponents and the constant, all fitted with that constant allowed."""
     indicator = runs.indicator(levels)
-    asked = free.asked
-    own = free if constant == "none" else _solved(runs, levels, indicator, constant, log_m, asked)
+    asked = free.errors.goes_along
+    own = free if constant == "none" else solve(runs, levels, indicator, constant, log_m, asked)
     log_r = np.log(runs.r)[:, None]
-    power = _solved(runs, levels, log_r, constant, log_m, asked)
+    power = solve(runs, levels, log_r, constant, log_m, asked)
     slope = None
     if levels.size > 1:
         lines = np.hstack([np.ones_like(log_r), log_r])
-        slope = _solved(runs, levels, lines, constant, log_m, asked).value(1)
+        slope = solve(runs, levels, lines, constant, log_m, asked).value(1)
     counts = indicator.sum(axis=0)
     worths = []
     for i, level in enumerate(levels):
@@ -449,17 +278,17 @@ def _candidate(
     )
 
 
-def _open(free: _Solved, levels: Array) -> str | None:
+def _open(free: Solved, levels: Array) -> str | None:
     """Why the runs leave m(r) open, if they do."""
     for i, level in enumerate(levels):
         low, high = free.value(i).ci95
-        at_end = not _LOG_M[0] < free.theta[i] < _LOG_M[1]
+        at_end = not LOG_M[0] < free.theta[i] < LOG_M[1]
         if at_end or not high - low < _OPEN:
             return f"the runs leave m({level:g}) open by more than a factor of ten either way"
     return None
 
 
-def _power_test(free: _Solved, levels: Array) -> dict[str, float] | None:
+def _power_test(free: Solved, levels: Array) -> dict[str, float] | None:
     """Does r^φ describe m(r)? None with one value of r > 1."""
     if levels.size < 2:
         return None
@@ -470,7 +299,7 @@ def _power_test(free: _Solved, levels: Array) -> dict[str, float] | None:
     return {"p_value": free.errors.p_value(values, basis @ free.influence[: levels.size])}
 
 
-def _drifts(runs: _Runs, levels: Array, log_m: Array, go_along: bool) -> dict[str, Trend | None]:
+def _drifts(runs: Twins, levels: Array, log_m: Array, go_along: bool) -> dict[str, Trend | None]:
     """Does log m move with the budget, or with tokens per parameter, at one r?"""
     along: dict[str, Array | None] = {"budget": None, "tokens_per_parameter": None}
     if runs.problem.budgets is not None:
@@ -481,7 +310,7 @@ def _drifts(runs: _Runs, levels: Array, log_m: Array, go_along: bool) -> dict[st
 
 
 def _trend(
-    runs: _Runs, levels: Array, x: Array | None, log_m: Array, go_along: bool
+    runs: Twins, levels: Array, x: Array | None, log_m: Array, go_along: bool
 ) -> Trend | None:
     if x is None:
         return None
@@ -490,70 +319,14 @@ def _trend(
     if np.ptp(within) < 1e-6 or x.size < levels.size + 2:
         return None
     columns = np.column_stack([indicator, within])
-    fitted = _solved(runs, levels, columns, "none", log_m, go_along)
+    fitted = solve(runs, levels, columns, "none", log_m, go_along)
     found = fitted.value(levels.size)
     p_value = fitted.errors.p_value(fitted.theta[-1:], fitted.influence[-1:])
     return Trend(value=found.value, ci95=found.ci95, p_value=p_value)
 
 
-def _kept(runs: _Runs, levels: Array) -> tuple[Bools, Array, list[LeftOut]]:
-    """Which runs have their twin on the surface, log m (R,) there, and the others by r."""
-    alone = _log_m_by_run(runs)
-    kept = np.isfinite(alone)
-    log_m = np.zeros(levels.size)
-    for _ in range(_ROUNDS):
-        for i, level in enumerate(levels):
-            own = np.isfinite(alone) & (runs.r == level)
-            some = own & kept if (own & kept).any() else own
-            if some.any():
-                log_m[i] = np.median(alone[some])
-        sizes = runs.log_size(runs.indicator(levels) @ log_m)
-        inside = runs.surface.holds(sizes, runs.log_tokens)
-        by_size, by_tokens = runs.surface.slopes(sizes, runs.log_tokens)
-        inside &= (by_size < 0) & (by_tokens < 0)  # a twin where more is worse is none
-        if (inside == kept).all():
-            break
-        kept = inside
-    sizes = runs.log_size(runs.indicator(levels) @ log_m)
-    ids = runs.frame["run_id"].astype(str).to_numpy()
-    left_out = []
-    for level in levels:
-        out = ~kept & (runs.r == level)
-        if out.any():
-            n, d = np.exp(sizes[out]), np.exp(runs.log_tokens[out])
-            left_out.append(
-                LeftOut(
-                    recurrences=float(level),
-                    run_ids=tuple(ids[out]),
-                    n_runs=int((runs.r == level).sum()),
-                    wanted_params=(float(n.min()), float(n.max())),
-                    wanted_tokens=(float(d.min()), float(d.max())),
-                )
-            )
-    return kept, log_m, left_out
-
-
-def _log_m_by_run(runs: _Runs) -> Array:
-    """log m (n,) of every run by itself; NaN where no size inside the hull has its loss."""
-    found = np.full(runs.looped.size, np.nan)
-    for i, (tokens, loss) in enumerate(zip(runs.log_tokens, runs.log_loss, strict=True)):
-        reach = runs.surface.reach(float(tokens))
-        if reach is None:
-            continue
-        sizes = np.linspace(*reach, 65)
-        above = runs.surface.log_loss(sizes, np.full(65, tokens)) - loss
-        cross = np.flatnonzero((above[:-1] > 0) & (above[1:] <= 0))
-        if not cross.size:
-            continue
-        k = cross[0]
-        size = sizes[k] + (sizes[k + 1] - sizes[k]) * above[k] / (above[k] - above[k + 1])
-        m = (np.exp(size) - runs.once[i]) / runs.rec[i]
-        found[i] = np.log(m) if m > 0 else np.nan
-    return found
-
-
-def _twins(runs: _Runs, kept: Bools, levels: Array, log_m: Array) -> tuple[Twin, ...]:
-    alone = _log_m_by_run(runs)
+def _twins(runs: Twins, kept: Bools, levels: Array, log_m: Array) -> tuple[Twin, ...]:
+    alone = log_m_by_run(runs)
     drawn = runs.surface.log_loss(runs.log_size(runs.indicator(levels) @ log_m), runs.log_tokens)
     frame = runs.frame
     budgets = runs.problem.budgets

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
-from isodepth.laws import Array, Bools
+from isodepth.laws import Array, Bools, Integers
 
 DEGREES = (1, 2, 3)
+# exponents (i, j) of every column, lower degrees first
+_I, _J = np.array([(i, k - i) for k in range(max(DEGREES) + 1) for i in range(k + 1)]).T
 SLACK = 0.03  # how far beyond the runs' hull it may be read, as a share of the hull's extent
 _SPARE = 2  # runs that a degree needs beyond its coefficients
 _TIED = 1e-9  # smallest over largest singular value below which runs can't tell the coefficients
@@ -46,13 +48,8 @@ class Surface:
     def slopes(self, log_size: Array, log_tokens: Array) -> tuple[Array, Array]:
         """∂ log L / ∂ log N and ∂ log L / ∂ log D, each (n,)."""
         x, t = self._scaled(log_size, log_tokens)
-        by_size, by_tokens = np.zeros_like(x), np.zeros_like(x)
-        for (i, j), c in zip(_powers(self.degree), self.coefficients, strict=True):
-            if i:
-                by_size += c * i * x ** (i - 1) * t**j
-            if j:
-                by_tokens += c * j * x**i * t ** (j - 1)
-        return by_size / self.spread[0], by_tokens / self.spread[1]
+        _, by_x, by_t = _evaluated(x, t, self.coefficients)
+        return by_x / self.spread[0], by_t / self.spread[1]
 
     def distance(self, log_size: Array, log_tokens: Array) -> Array:
         """How far points (n,) lie outside the runs' hull, as a share of its extent; below 0: in."""
@@ -131,12 +128,54 @@ def surface_of(log_size: Array, log_tokens: Array, log_loss: Array) -> Surface |
     return best
 
 
-def _powers(degree: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+@dataclass(frozen=True, kw_only=True)
+class Patchwork:
+    """Runs (n,) that each lie on a surface of their own."""
+
+    center: Array  # (n, 2)
+    spread: Array  # (n, 2)
+    coefficients: Array  # (n, k) of the highest degree, 0 beyond the surface's own
+
+    @classmethod
+    def of(cls, surfaces: list[Surface], which: Integers) -> Patchwork:
+        """which: (n,) the surface of each run."""
+        padded = np.zeros((len(surfaces), _I.size))
+        for row, surface in zip(padded, surfaces, strict=True):
+            row[: surface.coefficients.size] = surface.coefficients
+        return cls(
+            center=np.array([s.center for s in surfaces])[which],
+            spread=np.array([s.spread for s in surfaces])[which],
+            coefficients=padded[which],
+        )
+
+    def evaluate(self, log_size: Array, log_tokens: Array) -> tuple[Array, Array, Array]:
+        """Log loss, ∂ log L / ∂ log N and ∂ log L / ∂ log D, each (n,)."""
+        x = (log_size - self.center[:, 0]) / self.spread[:, 0]
+        t = (log_tokens - self.center[:, 1]) / self.spread[:, 1]
+        drawn, by_x, by_t = _evaluated(x, t, self.coefficients)
+        return drawn, by_x / self.spread[:, 0], by_t / self.spread[:, 1]
 
 
 def _columns(x: Array, t: Array, degree: int) -> Array:
-    return np.stack([x**i * t**j for i, j in _powers(degree)], axis=1)
+    """(n, k) of x^i·t^j."""
+    k = (degree + 1) * (degree + 2) // 2
+    return np.asarray(_powers(x)[:, _I[:k]] * _powers(t)[:, _J[:k]])
+
+
+def _evaluated(x: Array, t: Array, coefficients: Array) -> tuple[Array, Array, Array]:
+    """Σ c·x^i·t^j and its derivatives in x and t, each (n,), at coefficients (k,) or (n, k)."""
+    k = coefficients.shape[-1]
+    i, j = _I[:k], _J[:k]
+    px, pt = _powers(x), _powers(t)
+    at_x, at_t = px[:, i] * coefficients, pt[:, j]
+    by_x = i * px[:, np.maximum(i - 1, 0)] * coefficients
+    by_t = j * pt[:, np.maximum(j - 1, 0)]
+    return (at_x * at_t).sum(axis=1), (by_x * at_t).sum(axis=1), (at_x * by_t).sum(axis=1)
+
+
+def _powers(x: Array) -> Array:
+    """(n, 4) of x⁰ to x³."""
+    return np.stack([np.ones_like(x), x, x * x, x * x * x], axis=1)
 
 
 def _hull(x: Array, t: Array) -> Array | None:

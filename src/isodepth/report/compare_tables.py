@@ -10,8 +10,9 @@ from isodepth.comparing.channels import Channel, Shares
 from isodepth.comparing.forms import FORM_WORDS, Candidate, Split
 from isodepth.comparing.paired_runs import Paired
 from isodepth.comparing.result import Comparison
-from isodepth.fitting.law_free import Value, Worth
+from isodepth.fitting.law_free import Worth
 from isodepth.fitting.result import Interval
+from isodepth.fitting.twins import Value
 from isodepth.laws import LAWS
 from isodepth.report.tables import new_table, sentences
 from isodepth.report.words import interval_text, size_text
