@@ -103,6 +103,7 @@ class LawFree:
     rmse: float  # of log loss over the looped runs
     surface: dict[str, Any]  # kind, degree, rmse of log loss, left_out_rmse, n_runs
     left_out: tuple[LeftOut, ...]
+    too_few: tuple[float, ...]  # r's of fewer than three such runs, which take no part
     power_law: dict[str, float] | None  # p_value of r^φ against an m of each r
     drift: dict[str, Trend | None]  # of log m with the budget and with tokens per parameter
     along: dict[str, float] | None  # do residuals go on along r: correlation, p_value
@@ -131,23 +132,20 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
         )
     runs = Twins(problem=problem, looped=np.flatnonzero(~unlooped), surface=surface)
     kept, log_m, left_out = kept_of(runs, levels)
-    short = [level for level in levels if (runs.r[kept] == level).sum() < _LEAST_RUNS]
-    if short:
-        return None, "; ".join(
-            f"at r = {out.recurrences:g} {len(out.run_ids)} of {out.n_runs} runs have their twin "
-            f"outside the unlooped runs: unlooped runs of {out.wanted_params[0]:.3g} to "
-            f"{out.wanted_params[1]:.3g} parameters at {out.wanted_tokens[0]:.3g} to "
-            f"{out.wanted_tokens[1]:.3g} tokens would hold them"
-            for out in left_out
-            if out.recurrences in short
-        ) or f"fewer than {_LEAST_RUNS} runs at r = {short[0]:g}"
+    short = np.array([(runs.r[kept] == level).sum() < _LEAST_RUNS for level in levels])
+    if short.all():
+        return None, _too_few(levels, left_out)
+    every = levels
+    levels, log_m = levels[~short], log_m[~short]
+    told = np.isin(runs.r, levels)
+    runs, kept = runs.only(told), kept[told]
     held = runs.only(kept)
     free = solve(held, levels, held.indicator(levels), "none", log_m)
     if why := _open(free, levels):
         return None, why
     candidates = [_candidate(held, levels, constant, log_m, free) for constant in CONSTANTS]
-    told = [c for c in candidates[1:] if c.p_value is not None and 2 * c.p_value < _TELLS]
-    chosen = min(told, key=lambda c: c.p_value or 0.0) if told else candidates[0]
+    found = [c for c in candidates[1:] if c.p_value is not None and 2 * c.p_value < _TELLS]
+    chosen = min(found, key=lambda c: c.p_value or 0.0) if found else candidates[0]
     plain = candidates[0]
     along = free.errors.along
     return (
@@ -164,6 +162,7 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
                 "n_runs": int(unlooped.sum()),
             },
             left_out=tuple(left_out),
+            too_few=tuple(float(level) for level in every[short]),
             power_law=_power_test(free, levels),
             drift=_drifts(held, levels, log_m, free.errors.goes_along),
             along=None if along is None else asdict(along),
@@ -172,6 +171,18 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
         ),
         None,
     )
+
+
+def _too_few(levels: Array, left_out: list[LeftOut]) -> str:
+    """Why no r has enough runs, and which unlooped runs would mend it."""
+    said = [
+        f"at r = {out.recurrences:g} {len(out.run_ids)} of {out.n_runs} runs have their twin "
+        f"outside the unlooped runs: unlooped runs of {out.wanted_params[0]:.3g} to "
+        f"{out.wanted_params[1]:.3g} parameters at {out.wanted_tokens[0]:.3g} to "
+        f"{out.wanted_tokens[1]:.3g} tokens would hold them"
+        for out in left_out
+    ]
+    return "; ".join(said) or f"fewer than {_LEAST_RUNS} runs at any r, {levels[0]:g} the lowest"
 
 
 def without_law(
@@ -227,7 +238,14 @@ def without_law(
             f"without a law, r^φ does not describe what r passes are worth (p = "
             f"{found.power_law['p_value']:.1g}): {m}",
         )
-    out = found.left_out
+    if found.too_few:
+        warn(
+            "twins_left_out",
+            f"fewer than {_LEAST_RUNS} runs have their unlooped twin inside at r = "
+            f"{', '.join(f'{r:g}' for r in found.too_few)}, which takes no part in the measurement "
+            "without a law",
+        )
+    out = [one for one in found.left_out if one.recurrences not in found.too_few]
     if out:
         n = sum(len(one.run_ids) for one in out)
         warn(

@@ -18,6 +18,7 @@ DEGREES = (1, 2, 3)
 _I, _J = np.array([(i, k - i) for k in range(max(DEGREES) + 1) for i in range(k + 1)]).T
 SLACK = 0.03  # how far beyond the runs' hull it may be read, as a share of the hull's extent
 _SPARE = 2  # runs that a degree needs beyond its coefficients
+LEAST_RUNS = 3 + _SPARE  # of a plane
 _TIED = 1e-9  # smallest over largest singular value below which runs can't tell the coefficients
 
 
@@ -126,6 +127,25 @@ def surface_of(log_size: Array, log_tokens: Array, log_loss: Array) -> Surface |
         if best is None or found.left_out_rmse < best.left_out_rmse:
             best = found
     return best
+
+
+def beyond(
+    log_size: Array, log_tokens: Array, at_size: Array, at_tokens: Array, margin: float
+) -> Array | None:
+    """How far points (m,) lie outside the hull of runs (n,), or within a margin of its edge.
+
+    As a share of its extent, 0 for those further inside. None where the runs are fewer than any
+    surface needs, or lie on a line.
+    """
+    if log_size.size < LEAST_RUNS or min(np.ptp(log_size), np.ptp(log_tokens)) < 1e-9:
+        return None
+    center, spread = (np.array([f(log_size), f(log_tokens)]) for f in (np.mean, np.std))
+    planes = _hull((log_size - center[0]) / spread[0], (log_tokens - center[1]) / spread[1])
+    if planes is None:
+        return None
+    at = [(at_size - center[0]) / spread[0], (at_tokens - center[1]) / spread[1]]
+    out = (planes @ np.stack([*at, np.ones_like(at_size)])).max(axis=0)
+    return np.asarray(np.maximum(out + margin, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,14 @@ from isodepth.planning.design import (
     exact,
     least_cost,
 )
+from isodepth.planning.twins import holding_twins
 from isodepth.planning.worlds import Candidates
 
 _TARGETS = (1e-6, 100.0)  # half-widths of φ that can be wanted
 _CLOSE = 0.005  # relative cost to which the cheapest design is found
 _HIGHEST = 1024.0  # times the continuous optimum's cost, where the search gives up
 _LEAST_LEVELS = 3  # values of r, and budgets, that let a law be seen to fail
+_CHECKS = 3  # times that what is held is looked over
 _LEAST_REPLICATES = 2  # degrees of freedom for pure noise
 
 
@@ -66,8 +68,9 @@ def best_for(
     """The runs costing at most `spend`, in FLOPs or seconds as candidates do, that narrow φ most.
 
     check_share: up to this share of the cost is held, before the rest is optimised, for what the
-    optimum alone lacks: a third r, a third budget (each the candidate that tells most of φ for its
-    cost) and replicates of the two cheapest cells. With `limits.every_r` it is every r, whatever
+    optimum alone lacks: unlooped runs that hold the looped ones' twins (`candidates.phi`), a third
+    r, a third budget (each the candidate that tells most of φ for its cost) and replicates of the
+    two cheapest cells. With `limits.every_r` it is every r, whatever
     its share of the cost. `ideal`: the continuous optimum where known.
     dearer: a good choice for more, to search from as well; what it holds is held where that share
     pays for it.
@@ -88,8 +91,10 @@ def best_for(
     counts = searched(kept)
     if check_share or limits.every_r:
         spends = (spend if limits.every_r else share, share)
-        held, kept = _checks(worlds, candidates, counts, limits, spends, held, kept)
-        if (counts < kept).any():
+        for _ in range(_CHECKS):  # other runs may lack other checks
+            held, kept = _checks(worlds, candidates, counts, limits, spends, held, kept)
+            if not (counts < kept).any():
+                break
             counts = searched(kept)
     choice = choice_of(worlds, candidates, counts)
     if not worlds.n_known:  # the bound proved for the best design is above that at these runs
@@ -200,6 +205,9 @@ def _checks(
     cost, spend = candidates.cost, spends[1]
     telling = worlds.sensitivity(counts) / cost
     held, kept = held.copy(), kept.copy()
+    for i in holding_twins(candidates, counts + held, spend - float(held @ cost)):
+        held[i] += 1
+        kept[i] = max(1, kept[i])
     for _, mine, made in _fitted(candidates):
         every = (limits.every_r, False)
         for level, there, most, all_of in zip(
@@ -210,14 +218,15 @@ def _checks(
                 missing = mine & ~np.isin(level, used) & (cost <= most - held @ cost)
                 if not missing.any() or (used.size >= _LEAST_LEVELS and not all_of):
                     break
-                i = np.argmax(np.where(missing, telling, -np.inf))
+                i = int(np.argmax(np.where(missing, telling, -np.inf)))
                 held[i] += 1
                 kept[i] = max(1, kept[i])
                 if not all_of:
                     break
     full = limits.max_replicates or _LEAST_REPLICATES
     lacking = _LEAST_REPLICATES - int(np.maximum(kept - 1, 0).sum())
-    for i in np.argsort(np.where((counts > 0) & (kept < 2), cost, np.inf), kind="stable")[:lacking]:
+    cheapest = np.argsort(np.where((counts > 0) & (kept < 2), cost, np.inf), kind="stable")
+    for i in cheapest[:lacking].tolist():
         if counts[i] and kept[i] < 2 and full > 1 and held @ cost + cost[i] <= spend:
             held[i] += 1
             kept[i] = 2

@@ -41,6 +41,13 @@ class Candidates:
     made: Candidates | None = None  # runs that are there already, and cost nothing
     # (n,) the second recipe's runs, r > 1 all of them, where Δφ is wanted; None: one recipe
     second: Bools | None = None
+    # φ supposed, where the unlooped runs are to hold the looped ones' twins; None: they needn't
+    phi: float | None = None
+
+    def log_twin(self, phi: float) -> Array:
+        """(n,) log of the parameters of the unlooped runs of equal loss at equal tokens."""
+        worth = self.recurrences**phi * self.n_rec
+        return np.asarray(np.log(self.n_once + self.n_inject + worth))
 
     @property
     def cost(self) -> Array:

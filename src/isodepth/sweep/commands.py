@@ -60,7 +60,7 @@ class PlanCommand(Wanted, Request):
     def plan(self, spec: Spec) -> Plan:
         """The grid, or the cheapest runs for the interval wanted."""
         from isodepth.sweep.plan import make_plan
-        from isodepth.sweep.target import plan_for
+        from isodepth.sweep.target import plan_for, without_law
 
         if self.target_ci is None and self.gpu_hours is None and self.next is None:
             ways = "--target-ci, --gpu-hours or --next"
@@ -74,8 +74,10 @@ class PlanCommand(Wanted, Request):
         if self.n_widths is not None:
             raise InputError("--n-widths has no part in a design, which chooses the widths")
         wish, fits = self.design(spec)
-        plan = plan_for(spec, wish, fits)
-        return plan if self.fit_file is None else replace(plan, warnings=carried(fits))
+        plan = without_law(plan_for(spec, wish, fits), wish, fits)
+        if self.fit_file is None:
+            return plan
+        return replace(plan, warnings=(*plan.warnings, *carried(fits)))
 
     def design(self, spec: Spec) -> tuple[Wish, list[Fit]]:
         """What is wanted, and the laws to suppose."""

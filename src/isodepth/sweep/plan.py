@@ -17,6 +17,7 @@ from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting.result import Fit
 from isodepth.planning.cost import memory_bytes
+from isodepth.planning.equal_r import EqualR, LawFreeWidths
 from isodepth.planning.foreseen import foreseen
 from isodepth.planning.grid import Budget, Cell, cells, choose_widths
 from isodepth.runs.sweeps import PLAN_FORMAT, PlannedRow, check_run_ids, read_plan_file
@@ -87,6 +88,8 @@ class Prediction:
     steps: tuple[tuple[str, float], ...]
     assumptions: tuple[str, ...]
     cannot_tell: tuple[str, ...]
+    law_free: LawFreeWidths | None = None  # of the first recipe; None: not simulated
+    equal_r: EqualR | None = None  # of two recipes; None likewise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from isodepth.warned import Warned, to_json
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
+    from isodepth.planning.equal_r import EqualR, LawFreeWidths
     from isodepth.planning.power import Curve
     from isodepth.planning.resolution import Resolution
     from isodepth.runs import Runs
@@ -31,6 +32,8 @@ class Power:
     phi_half_width: float | None  # of the baseline's φ; None where its runs are too few
     separate: Resolution
     joint: Resolution
+    law_free: LawFreeWidths  # of the baseline
+    equal_r: EqualR | None  # of both; None: no r at which the baseline's runs give a surface
     curves: tuple[Curve, ...]
     ratios: dict[float, float]  # FLOPs of a layout → the design's half-width there over its own
     assumptions: tuple[str, ...]
@@ -53,6 +56,8 @@ class Power:
                 }
                 for name, one in (("separate", self.separate), ("joint", self.joint))
             },
+            "law_free": asdict(self.law_free),
+            "equal_r": None if self.equal_r is None else asdict(self.equal_r),
             "curves": [asdict(curve) for curve in self.curves],
             "ratios": [{"flops": k, "ratio": v} for k, v in self.ratios.items()],
             "assumptions": list(self.assumptions),
@@ -80,6 +85,7 @@ def power_of(
     Raises InputError for a source that can't be read, or whose runs name no FLOPs and budget.
     """
     from isodepth.planning.contrast import difference, one_law
+    from isodepth.planning.equal_r import equal_r, law_free_widths
     from isodepth.planning.foreseen import foreseen
     from isodepth.planning.power import (
         borrowed,
@@ -148,11 +154,23 @@ def power_of(
         phi_half_width=_finite(half),
         separate=resolution(difference(both, *layout.members), layout.once),
         joint=resolution(one_law(both, *layout.members), layout.once),
+        law_free=law_free_widths(first, fits, noises),
+        equal_r=equal_r(first, _beside(first, recipe, found), fits, noises),
         curves=tuple(curves),
         ratios=ratios,
         assumptions=_assumptions(fits, noises, recipe),
         warnings=tuple(said),
     )
+
+
+def _beside(
+    first: pd.DataFrame, recipe: str | None, found: dict[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """The second recipe's own runs: where none is named, the looped ones of the first again."""
+    if recipe is None:
+        return first[first["recurrences"] > 1].assign(recipe="second")
+    rows = found[recipe]
+    return rows[rows["recipe"] == recipe]
 
 
 def _tells_phi(runs: Runs, recipe: str, lender: str) -> bool:
@@ -187,6 +205,8 @@ def _assumptions(fits: list[Fit], noises: tuple[float, ...], recipe: str | None)
         f"estimator: {fits[0].conventions.estimator}; Student's t with as many degrees of "
         "freedom as its noise is told by; small changes of the parameters (delta method)",
         "smallest Δφ: told from 0 at 95% in 80% of sweeps",
+        "without a law, and at equal r: the intervals of a few simulated sweeps (rms), in which "
+        "the recipes don't differ",
     ]
     if recipe is None:
         said.append("a second recipe repeats every looped run and shares the r = 1 runs")

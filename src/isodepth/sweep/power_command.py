@@ -72,6 +72,8 @@ def _report(found: Power) -> list[str]:
             if isfinite(one.smallest)
             else f"Δφ by {name} laws: too few runs"
         )
+    lines += found.law_free.lines()
+    lines += [] if found.equal_r is None else found.equal_r.lines()
     lines += [f"φ of {found.baseline} by FLOPs:", *width_lines(found.curves, found.ratios)]
     lines += [f"warning: {warned}" for warned in found.warnings]
     return [*lines, *(f"supposed: {assumption}" for assumption in found.assumptions)]

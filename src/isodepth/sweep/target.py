@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from isodepth.planning.candidates import candidate_cells, candidates_of, candida
 from isodepth.planning.choice import Choice, best_for, cheapest, choice_of
 from isodepth.planning.contrast import contrast
 from isodepth.planning.design import Limits, Worlds
+from isodepth.planning.equal_r import equal_r, law_free_widths
 from isodepth.planning.grid import Cell
 from isodepth.planning.next import Step, in_order
 from isodepth.planning.resolution import resolution
@@ -88,6 +89,8 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
     if len(spec.recipes) == 2:
         names = np.array([cell.recipe.name for cell in cells])
         candidates = replace(candidates, second=names == spec.recipes[1].name)
+    else:
+        candidates = replace(candidates, phi=fits[0].phi)
     if made:
         candidates = replace(candidates, made=_known(made, spec))
     found = _choose(wish, candidates, fits)
@@ -100,6 +103,31 @@ def plan_for(spec: Spec, wish: Wish, fits: list[Fit]) -> Plan:
     return replace(
         plan_of_cells(spec, chosen),
         prediction=_prediction(spec, wish, found, cells, seeds, candidates, fits),
+    )
+
+
+def without_law(plan: Plan, wish: Wish, fits: list[Fit]) -> Plan:
+    """The plan, its prediction telling as well what its runs give without a law.
+
+    Arguments as in `plan_for`, which made it.
+    """
+    assert plan.prediction is not None
+    runs = pd.DataFrame([asdict(run) for run in plan.runs])
+    names = [recipe.name for recipe in plan.spec.recipes]
+    own = [runs[runs["recipe"] == name] for name in names]
+    if wish.made is not None:
+        made = _made(wish.made, plan.spec)
+        own = [
+            pd.concat([made[name][made[name]["status"] == "done"], rows], ignore_index=True)
+            for name, rows in zip(names, own, strict=True)
+        ]
+    return replace(
+        plan,
+        prediction=replace(
+            plan.prediction,
+            law_free=law_free_widths(own[0], fits, wish.noises),
+            equal_r=equal_r(own[0], own[1], fits, wish.noises) if len(own) == 2 else None,
+        ),
     )
 
 
