@@ -4,7 +4,8 @@
 
 Designs: what `plan --target-ci` makes of the published budgets for three wishes. Truths: the
 additive and the coupled law as fitted to the published baseline, and the additive law with the
-multiplicity that each r has of its own there, which is no power of r. Fits, resamples and
+multiplicity that each r has of its own there, which is no power of r; and `wrong`, the coupled law
+fitted by the additive one and held to the coupled law's φ. Fits, resamples and
 profiles are those of `isodepth fit`, in batches, with five starts near the truth.
 Columns: bias and spread of φ; predicted half-width; share of intervals that hold φ, in percent;
 realised half-width over the predicted, root mean square, mean and median; the profile's share.
@@ -51,7 +52,7 @@ from isodepth.planning.worlds import NOISES, prior, worlds
 BUDGETS = (4.64e17, 1e18, 2.15e18, 4.64e18)
 # what is asked of the plan: half-width, runs at most
 WISHES = {"± 0.05": (0.05, None), "± 0.08": (0.08, None), "± 0.1, 12 runs": (0.1, 12)}
-TRUTHS = ("additive", "coupled", "free")
+TRUTHS = ("additive", "coupled", "free", "wrong")
 RESAMPLE_STEPS = 60  # of a resample's fit; isodepth takes up to 400
 STARTS = 5
 WORLDS = ("independent", "shared", "outliers")
@@ -119,7 +120,13 @@ def runs_of(cells: list[Cell], counts: np.ndarray) -> pd.DataFrame:
 def truth(name: str) -> Fit:
     if name == "free":
         return fit("published", multiplicity="free", bootstrap=0)
-    return next(one for one in supposed() if one.conventions.law == name)
+    law = "coupled" if name == "wrong" else name
+    return next(one for one in supposed() if one.conventions.law == law)
+
+
+def fitted_law(name: str) -> str:
+    """The law that sweeps of a truth are fitted by."""
+    return "additive" if name in ("free", "wrong") else name
 
 
 def exact_losses(name: str, frame: pd.DataFrame) -> np.ndarray:
@@ -159,13 +166,13 @@ def simulation(job: tuple[Case, int, int, int, int]) -> Found:
     """K sweeps of one cell, all fits of one kind advancing together."""
     (wish, name, world, estimator, noise), n, resamples, groups, seed = job
     frame = design(wish).frame
-    conventions = Conventions(law="additive" if name == "free" else name, estimator=estimator)
+    conventions = Conventions(law=fitted_law(name), estimator=estimator)
     loss = exact_losses(name, frame)
     problem = build(frame.assign(loss=loss), conventions)
     noiseless = estimate(problem)
     near = np.vstack([noiseless.theta, seeds(problem)[: STARTS - 1]])
     at, p = problem.theta_names.index("phi"), noiseless.theta.size
-    held = float(noiseless.theta[at])
+    held = float(truth(name).phi if name == "wrong" else noiseless.theta[at])
     rng = np.random.default_rng([WORLDS.index(world), TRUTHS.index(name), seed])
     drawn = np.log(loss) + noise * noise_of(world, problem, n, rng)
     theta, objective = best_of(problem, drawn, near)
@@ -278,11 +285,10 @@ def main() -> None:
             jobs = [(cell, share, options.resamples, grouped, one) for one in seeded]
             parts = list(pool.map(simulation, jobs))
             made = design(wish)
-            law = "additive" if name == "free" else name
             label = f"{len(made.frame)}, {name}, {noise:g}"
             label += "" if world == "independent" else f" {world}"
             label += "" if estimator == "huber" else f", {estimator}"
-            cells = summary(parts, made.predicted[law, estimator, noise])
+            cells = summary(parts, made.predicted[fitted_law(name), estimator, noise])
             if name == "free":
                 whole = fit("published", estimator=estimator, bootstrap=0).phi
                 cells[0] += f" of {parts[0].held:.3f}; grid's {whole:.3f}"
