@@ -127,9 +127,9 @@ class _Fitted:
     def with_phi(self) -> bool:
         return "phi" in self.terms
 
-    def taking(self, go_along: bool) -> _Fitted:
-        """With structures along r taken or not."""
-        errors = replace(self.found.errors, go_along=go_along)
+    def along(self) -> _Fitted:
+        """With structures along r taken, whatever its own residuals say."""
+        errors = replace(self.found.errors, go_along=True)
         return replace(self, found=replace(self.found, errors=errors))
 
 
@@ -151,13 +151,14 @@ def split_of(carrier: Carrier, law_misfit: float) -> Split | None:
     if not fitted:
         return None
     best = min(fitted, key=lambda f: (f.held_out, len(f.terms)))
-    # what the best form leaves says whether residuals go on along r; the others take it from there
+    # where what the best form leaves goes on along r, so does noise about every other
     go_along = best.found.errors.goes_along
-    fitted = [one.taking(go_along) for one in fitted]
-    best = next(one for one in fitted if one.terms == best.terms)
+    if go_along:
+        fitted = [one.along() for one in fitted]
+        best = next(one for one in fitted if one.terms == best.terms)
     candidates: list[Candidate] = []
     for one in fitted:
-        judged = _candidate(carrier, one, best, law_misfit, go_along)
+        judged = _candidate(carrier, one, best, law_misfit)
         told = judged.admissible and judged.delta_phi is not None
         simpler = [c for c in candidates if c.counts and c.form == _WIDER.get(one.form)]
         candidates.append(replace(judged, counts=told and not simpler))
@@ -200,9 +201,7 @@ def _split(
     )
 
 
-def _candidate(
-    carrier: Carrier, one: _Fitted, best: _Fitted, law_misfit: float, go_along: bool
-) -> Candidate:
+def _candidate(carrier: Carrier, one: _Fitted, best: _Fitted, law_misfit: float) -> Candidate:
     found = one.found
     values = {}
     for i, term in enumerate(one.terms):
@@ -211,7 +210,7 @@ def _candidate(
     p_value = None
     if one is not best:
         added = tuple(term for term in best.terms if term not in one.terms)
-        p_value = _left_over(carrier, one, added, go_along)
+        p_value = _left_over(carrier, one, added)
     return Candidate(
         form=one.form,
         with_phi=one.with_phi,
@@ -243,11 +242,11 @@ def _shown(term: str, value: Value) -> Value:
     return Value(value=float(at), ci95=(float(low), float(high)))
 
 
-def _left_over(carrier: Carrier, one: _Fitted, added: tuple[str, ...], go_along: bool) -> float:
+def _left_over(carrier: Carrier, one: _Fitted, added: tuple[str, ...]) -> float:
     """p-value of the added terms being nothing beside a form; 1 where there is nothing to add."""
     if not added:
         return 1.0
-    wider = carrier.solved(one.terms, added, go_along)
+    wider = carrier.solved(one.terms, added, one.found.errors.goes_along)
     if wider is None:
         return 1.0
     k = len(one.terms)
@@ -288,7 +287,7 @@ def change_of(carrier: Carrier, split: Split, n: int, seed: int) -> tuple[Change
     told = split.sign is not None and with_phi is not None and with_phi.admissible
     if told:
         terms = (*terms, "phi")
-    found = carrier.solved(terms, go_along=split.residuals_go_along_r)
+    found = carrier.solved(terms, go_along=split.residuals_go_along_r or None)
     assert found is not None  # it was fitted before
     theta = found.theta[None]
     if n:
@@ -317,7 +316,7 @@ def delta_log_m(carrier: Carrier, split: Split) -> tuple[Worth, ...]:
     if carrier.phi is None or not levels:
         return ()
     terms = (*FORMS[split.form], *(worth_at(level) for level in levels))
-    found = carrier.solved(terms, go_along=split.residuals_go_along_r)
+    found = carrier.solved(terms, go_along=split.residuals_go_along_r or None)
     if found is None:
         return ()
     first = len(FORMS[split.form])
