@@ -16,7 +16,7 @@ added to their loss.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -42,6 +42,17 @@ class Design:
     looped: Array  # (n,) 1 where r > 1, else 0
     log_n0: float  # log of the reference size N₀, parameters
     log_d0: float  # log of the reference token count D₀
+
+    def only(self, rows: Integers) -> Design:
+        """Some of the runs, under the same reference sizes."""
+        return replace(
+            self,
+            n_once=self.n_once[rows],
+            n_rec=self.n_rec[rows],
+            z=self.z[:, rows],
+            log_tokens=self.log_tokens[rows],
+            looped=self.looped[rows],
+        )
 
     def effective(self, eta: Array) -> tuple[Array, Array]:
         """log(N_eff / N₀) and the loop's share of N_eff; eta (K, q) gives (K, n), else (1, n)."""

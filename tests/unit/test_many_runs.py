@@ -69,10 +69,11 @@ def test_one_step_moves_phi_as_leaving_a_run_out_does():
 PEAK = r"""
 import re, sys
 from isodepth import fit
-found = fit(sys.argv[1], bootstrap=50, sensitivity=False)
+found = fit(sys.argv[1], bootstrap=50)
 assert abs(found.phi - 0.45) < 0.01
 low, high = found.interval("phi")
 assert low < 0.45 < high
+assert any(row["arms_differ"] == "tokens" for row in found.sensitivity)
 assert found.lack_of_fit["influence"]
 assert found.lack_of_fit["laws"]["additive"]["leave_one_budget_out_rmse"] < 0.05
 # not getrusage: its peak takes over that of the process which started this one

@@ -17,7 +17,7 @@ their tokens (D → κD), or δ nats on their loss.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,6 @@ from isodepth.fitting.twins import (
     Twins,
     Value,
     kept_of,
-    log_m_by_run,
     solve,
 )
 from isodepth.laws import Array, Bools
@@ -112,7 +111,8 @@ class LawFree:
 
     def to_dict(self) -> dict[str, Any]:
         """What `fit --json` holds under `law_free`."""
-        return asdict(self)
+        twins = tuple(dict(vars(twin)) for twin in self.twins)  # which may be many
+        return asdict(replace(self, twins=())) | {"twins": twins}
 
 
 def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
@@ -136,9 +136,10 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
     if short.all():
         return None, _too_few(levels, left_out)
     every = levels
-    levels, log_m = levels[~short], log_m[~short]
-    told = np.isin(runs.r, levels)
-    runs, kept = runs.only(told), kept[told]
+    if short.any():
+        levels, log_m = levels[~short], log_m[~short]
+        told = np.isin(runs.r, levels)
+        runs, kept = runs.only(told), kept[told]
     held = runs.only(kept)
     free = solve(held, levels, held.indicator(levels), "none", log_m)
     if why := _open(free, levels):
@@ -267,13 +268,15 @@ def _candidate(
     """m(r), both exponents and the constant, all fitted with that constant allowed."""
     indicator = runs.indicator(levels)
     asked = free.errors.goes_along
+    # an m of each r takes up what its runs have in common; r^φ leaves it in the residuals
+    lines_asked = asked or None
     own = free if constant == "none" else solve(runs, levels, indicator, constant, log_m, asked)
     log_r = np.log(runs.r)[:, None]
-    power = solve(runs, levels, log_r, constant, log_m, asked)
+    power = solve(runs, levels, log_r, constant, log_m, lines_asked)
     slope = None
     if levels.size > 1:
         lines = np.hstack([np.ones_like(log_r), log_r])
-        slope = solve(runs, levels, lines, constant, log_m, asked).value(1)
+        slope = solve(runs, levels, lines, constant, log_m, lines_asked).value(1)
     counts = indicator.sum(axis=0)
     worths = []
     for i, level in enumerate(levels):
@@ -344,14 +347,15 @@ def _trend(
 
 
 def _twins(runs: Twins, kept: Bools, levels: Array, log_m: Array) -> tuple[Twin, ...]:
-    alone = log_m_by_run(runs)
+    alone = runs.log_m_alone
     drawn = runs.surface.log_loss(runs.log_size(runs.indicator(levels) @ log_m), runs.log_tokens)
     frame = runs.frame
     budgets = runs.problem.budgets
     widths = frame["width"].to_numpy(dtype=float) if "width" in frame else None
+    ids = frame["run_id"].astype(str).tolist()
     return tuple(
         Twin(
-            run_id=str(frame["run_id"].iloc[i]),
+            run_id=ids[i],
             recurrences=float(runs.r[i]),
             tokens=float(np.exp(runs.log_tokens[i])),
             budget_flops=None if budgets is None else float(budgets[runs.looped[i]]),

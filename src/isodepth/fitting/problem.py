@@ -111,16 +111,9 @@ class Problem:
 
     def only(self, rows: Integers) -> Problem:
         """Some of the runs, under the same counts and reference sizes."""
-        design = replace(
-            self.design,
-            n_once=self.design.n_once[rows],
-            n_rec=self.design.n_rec[rows],
-            z=self.design.z[:, rows],
-            log_tokens=self.design.log_tokens[rows],
-        )
         return replace(
             self,
-            design=design,
+            design=self.design.only(rows),
             frame=self.frame.iloc[rows].reset_index(drop=True),
             log_loss=self.log_loss[rows],
             scale=self.scale[rows],

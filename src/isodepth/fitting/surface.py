@@ -61,23 +61,20 @@ class Surface:
         """Whether points (n,) lie inside the runs' hull, with a little slack."""
         return np.asarray(self.distance(log_size, log_tokens) <= SLACK)
 
-    def reach(self, log_tokens: float) -> tuple[float, float] | None:
-        """Lowest and highest log size inside the hull at one number of tokens; None: none is."""
-        _, t = self._scaled(np.zeros(1), np.array([log_tokens]))
-        low, high = -np.inf, np.inf
+    def reach(self, log_tokens: Array) -> tuple[Array, Array]:
+        """Lowest and highest log size (n,) inside the hull at tokens (n,); NaN where none is."""
+        _, t = self._scaled(np.zeros_like(log_tokens), log_tokens)
+        low, high = np.full_like(t, -np.inf), np.full_like(t, np.inf)
         for a, b, c in self.planes:
-            room = SLACK - b * t[0] - c
+            room = SLACK - b * t - c
             if abs(a) < 1e-12:
-                if room < 0:
-                    return None
+                low = np.where(room < 0, np.inf, low)
             elif a > 0:
-                high = min(high, room / a)
+                high = np.minimum(high, room / a)
             else:
-                low = max(low, room / a)
-        if low > high:
-            return None
-        ends = self.center[0] + self.spread[0] * np.array([low, high])
-        return float(ends[0]), float(ends[1])
+                low = np.maximum(low, room / a)
+        low, high = (np.where(low <= high, end, np.nan) for end in (low, high))
+        return self.center[0] + self.spread[0] * low, self.center[0] + self.spread[0] * high
 
     def _scaled(self, log_size: Array, log_tokens: Array) -> tuple[Array, Array]:
         return (

@@ -25,6 +25,8 @@ CONSTANTS: tuple[Constant, ...] = ("none", "tokens", "loss")
 LOG_M = (-6.0, 6.0)  # beyond which no m is looked for
 _ROUNDS = 12  # of leaving out runs whose twins lie outside
 _STEPS = 60
+_POINTS = 65  # of a run's tokens at which its twin is looked for
+_AT_ONCE = 2000  # runs
 _DONE = 1e-9  # largest step of log m or the constant that no longer matters
 
 
@@ -89,6 +91,27 @@ class Twins:
     def log_size(self, log_m: Array) -> Array:
         """log N_eff (n,) at log m (n,)."""
         return np.log(self.once + np.exp(log_m) * self.rec)
+
+    @cached_property
+    def log_m_alone(self) -> Array:
+        """log m (n,) of every run by itself; NaN where no size inside the hull has its loss."""
+        found = np.full(self.looped.size, np.nan)
+        lows, highs = self.surface.reach(self.log_tokens)
+        for some in np.array_split(np.arange(found.size), found.size // _AT_ONCE + 1):
+            at = some[np.isfinite(lows[some] + highs[some])]
+            sizes = np.linspace(lows[at], highs[at], _POINTS, axis=1)
+            tokens = np.repeat(self.log_tokens[at], _POINTS)
+            drawn = self.surface.log_loss(sizes.ravel(), tokens).reshape(sizes.shape)
+            above = drawn - self.log_loss[at, None]
+            crosses = (above[:, :-1] > 0) & (above[:, 1:] <= 0)
+            met = crosses.any(axis=1)
+            at, sizes, above = at[met], sizes[met], above[met]
+            row, k = np.arange(at.size), crosses[met].argmax(axis=1)
+            share = above[row, k] / (above[row, k] - above[row, k + 1])
+            size = sizes[row, k] + (sizes[row, k + 1] - sizes[row, k]) * share
+            m = (np.exp(size) - self.once[at]) / self.rec[at]
+            found[at[m > 0]] = np.log(m[m > 0])
+        return found
 
     @cached_property
     def cells(self) -> Cells:
@@ -204,7 +227,7 @@ def solve(
 
 def kept_of(runs: Twins, levels: Array) -> tuple[Bools, Array, list[LeftOut]]:
     """Which runs have their twin on the surface, log m (R,) there, and the others by r."""
-    alone = log_m_by_run(runs)
+    alone = runs.log_m_alone
     kept = np.isfinite(alone)
     log_m = np.zeros(levels.size)
     for _ in range(_ROUNDS):
@@ -237,22 +260,3 @@ def kept_of(runs: Twins, levels: Array) -> tuple[Bools, Array, list[LeftOut]]:
                 )
             )
     return kept, log_m, left_out
-
-
-def log_m_by_run(runs: Twins) -> Array:
-    """log m (n,) of every run by itself; NaN where no size inside the hull has its loss."""
-    found = np.full(runs.looped.size, np.nan)
-    for i, (tokens, loss) in enumerate(zip(runs.log_tokens, runs.log_loss, strict=True)):
-        reach = runs.surface.reach(float(tokens))
-        if reach is None:
-            continue
-        sizes = np.linspace(*reach, 65)
-        above = runs.surface.log_loss(sizes, np.full(65, tokens)) - loss
-        cross = np.flatnonzero((above[:-1] > 0) & (above[1:] <= 0))
-        if not cross.size:
-            continue
-        k = cross[0]
-        size = sizes[k] + (sizes[k + 1] - sizes[k]) * above[k] / (above[k] - above[k + 1])
-        m = (np.exp(size) - runs.once[i]) / runs.rec[i]
-        found[i] = np.log(m) if m > 0 else np.nan
-    return found

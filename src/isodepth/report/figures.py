@@ -140,11 +140,11 @@ def _isoflop_curve(
             return np.interp(where, np.arange(len(own)), own)
         return np.exp(np.interp(where, np.arange(len(own)), np.log(own)))
 
+    first = np.full(where.size, np.flatnonzero(at)[0])  # what all of them have in common
     design = replace(
-        problem.design,
+        problem.design.only(first),
         n_once=between(problem.design.n_once),
         n_rec=between(problem.design.n_rec),
-        z=np.repeat(problem.design.z[:, at][:, :1], where.size, axis=1),
         log_tokens=np.log(between(frame["tokens"])),
     )
     axes.plot(between(drawn.size), drawn.loss(design), color=shade)
