@@ -16,6 +16,7 @@ from isodepth.comparing.carry import carrier_of
 from isodepth.comparing.channels import Channel, channels_of
 from isodepth.comparing.forms import FORM_WORDS, FORMS, Split, change_of, delta_log_m, split_of
 from isodepth.comparing.models_in_use import Inference, inference_of
+from isodepth.comparing.multiplier import multipliers
 from isodepth.comparing.pair import (
     Method,
     Pair,
@@ -37,7 +38,9 @@ from isodepth.fitting.problem import Conventions, Estimator
 from isodepth.fitting.result import Interval
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import LAWS, LawName
+from isodepth.minima import Group, isoflop
 from isodepth.runs import Runs, load_runs
+from isodepth.runs.groups import budgets_of
 from isodepth.runs.table import BASELINE
 from isodepth.warned import Warned
 
@@ -109,6 +112,8 @@ def compare(
         cost = cost_of(pair, np.append(joint.baseline.theta, joint.recipe.theta[-1]), draws)
     step(f"{recipe}: at equal r", 0.35)
     look, left_out = _at_equal_r(pair, sides, bootstrap, seed)
+    step(f"{recipe}: compute", 0.42)
+    shift, exponents = multipliers(pair, sides, _minima(table, baseline, recipe))
     step(f"{recipe}: channels", 0.45)
     channels: tuple[Channel, ...] = ()
     if look is not None and "baseline" not in sides.missing:
@@ -122,7 +127,7 @@ def compare(
     phis, ci95 = _numbers(sides)
     delta = None if None in phis else sides.delta
     if look is not None and look.split is not None:
-        verdict, more = verdict_of(look.split, look.paired), None
+        verdict, more = verdict_of(look.split, look.paired, shift), None
     else:
         verdict, more = verdict_of_laws(
             delta, ci95["delta_phi"], pair.both.n, sides.missing, pair.borrowed
@@ -160,6 +165,8 @@ def compare(
         paired=None if look is None else look.paired,
         split=None if look is None else look.split,
         delta_log_m=() if look is None else look.delta_log_m,
+        compute_multiplier=shift,
+        exponents=exponents,
         channels=channels,
         inference=tuple(used),
         cost=cost,
@@ -214,6 +221,13 @@ def _at_equal_r(
         ),
         warned,
     )
+
+
+def _minima(table: Runs, baseline: str, recipe: str) -> tuple[Group, ...]:
+    """Of the iso-FLOP groups of both recipes; () where the runs carry no budgets."""
+    frame = table.used
+    frame = frame[frame["recipe"].isin([baseline, recipe])]
+    return () if budgets_of(frame) is None else isoflop(replace(table, frame=frame)).groups
 
 
 def _numbers(sides: Sides) -> tuple[list[float | None], dict[str, Interval | None]]:

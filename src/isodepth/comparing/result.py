@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from isodepth.comparing.channels import Channel
 from isodepth.comparing.forms import Split
 from isodepth.comparing.models_in_use import Inference
+from isodepth.comparing.multiplier import Exponent, Multiplier
 from isodepth.comparing.pair import Cost, Method
 from isodepth.comparing.paired_runs import Paired
 from isodepth.errors import InputError, reason
@@ -20,7 +21,7 @@ from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Interval
 from isodepth.warned import Warned, from_json, to_json
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,8 @@ class Comparison:
     paired: Paired | None  # runs at equal r; None: the baseline's runs give no surface
     split: Split | None  # what the recipe changes at equal r; None likewise
     delta_log_m: tuple[Worth, ...]  # Δ log m(r), an own one at every r, beside the form that holds
+    compute_multiplier: tuple[Multiplier, ...]  # by r; () where it can't be told
+    exponents: tuple[Exponent, ...]  # of the recipe's law less the baseline's
     channels: tuple[Channel, ...]
     inference: tuple[Inference, ...]
     cost: Cost | None

@@ -9,10 +9,12 @@ from __future__ import annotations
 from math import ceil, isfinite
 
 from isodepth.comparing.forms import FORM_WORDS, Candidate, Split
+from isodepth.comparing.multiplier import Multiplier
 from isodepth.comparing.paired_runs import Paired
 from isodepth.fitting.result import Interval
 from isodepth.fitting.twins import Value
 
+_LEAST_MEASURED = 3  # iso-FLOP minima that a statement about all of them takes
 MOST = 100  # times as many runs, beyond which a number of runs is no advice
 VERDICTS = {1: "raises φ", -1: "lowers φ", 0: "not resolved"}
 
@@ -24,10 +26,50 @@ def sign_of(ci95: Interval | None) -> int:
     return 1 if ci95[0] > 0 else -1 if ci95[1] < 0 else 0
 
 
-def verdict_of(split: Split, paired: Paired) -> str:
-    """What the runs say at equal r, of the form of the difference, and of Δφ."""
-    said = [_without_loop(paired), _growth(split, paired), _form(split), _delta_phi(split)]
+def verdict_of(split: Split, paired: Paired, shift: tuple[Multiplier, ...]) -> str:
+    """What the runs say by compute, at equal r, of the form of the difference, and of Δφ.
+
+    A recipe that wins at some compute and loses at other has that said first.
+    """
+    said = [
+        _crossing(shift),
+        _without_loop(paired),
+        _growth(split, paired),
+        _form(split),
+        _delta_phi(split),
+        _saves(shift),
+    ]
     return "; ".join(part for part in said if part)
+
+
+def _crossing(shift: tuple[Multiplier, ...]) -> str:
+    """Where the recipe begins to win, or to lose, where every r says so."""
+    crossings = [one.crossing_flops for one in shift if one.crossing_flops is not None]
+    signs = {_above_one(one.per_decade) for one in shift}
+    if not shift or len(crossings) < len(shift) or len(signs) > 1 or signs == {0}:
+        return ""
+    below, above = ("loses", "wins") if signs == {1} else ("wins", "loses")
+    each = ", ".join(
+        f"{at.value:.3g} [{at.ci95[0]:.3g}, {at.ci95[1]:.3g}] at r = {one.recurrences}"
+        for one, at in zip(shift, crossings, strict=True)
+    )
+    return f"by compute it {below} below and {above} above {each} FLOPs"
+
+
+def _saves(shift: tuple[Multiplier, ...]) -> str:
+    """What the recipe saves or costs, where every measured multiplier agrees on it."""
+    measured = [at.measured for one in shift for at in one.at if at.measured is not None]
+    signs = {_above_one(value) for value in measured}
+    if len(measured) < _LEAST_MEASURED or len(signs) > 1 or signs == {0}:
+        return ""
+    low, high = min(v.value for v in measured), max(v.value for v in measured)
+    return f"the baseline takes {low:.2f} to {high:.2f} times its compute for the same loss"
+
+
+def _above_one(value: Value | None) -> int:
+    """1 or −1 where the interval lies above or below 1, else 0."""
+    low, high = (0.0, 2.0) if value is None else value.ci95
+    return 1 if low > 1 else -1 if high < 1 else 0
 
 
 def verdict_of_laws(

@@ -14,6 +14,14 @@ from isodepth.fitting.law_free import Worth
 from isodepth.fitting.result import Interval
 from isodepth.fitting.twins import Value
 from isodepth.laws import LAWS
+from isodepth.report.compute_tables import (
+    EXPONENT_HEADS,
+    EXPONENT_TITLE,
+    MULTIPLIER_HEADS,
+    MULTIPLIER_TITLE,
+    exponent_rows,
+    multiplier_rows,
+)
 from isodepth.report.tables import new_table, sentences
 from isodepth.report.words import interval_text, size_text
 
@@ -39,7 +47,14 @@ def compare_report(result: Comparison) -> RenderableType:
             forms_table(result.split),
             *_worths(result.delta_log_m),
         ]
+    if result.compute_multiplier:
+        parts += [
+            Text(f"Compute multiplier: {MULTIPLIER_TITLE}"),
+            _rows(MULTIPLIER_HEADS, multiplier_rows(result)),
+        ]
     parts += [Text("φ by the laws"), _conventions(result), _phis(result)]
+    if result.exponents:
+        parts += [Text(EXPONENT_TITLE), _rows(EXPONENT_HEADS, exponent_rows(result))]
     if result.channels:
         parts += [
             Text(
@@ -62,6 +77,13 @@ def compare_report(result: Comparison) -> RenderableType:
     return Group(*parts)
 
 
+def _rows(heads: tuple[str, ...], rows: list[list[str]]) -> Table:
+    table = new_table(*heads)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def _headline(result: Comparison) -> str:
     return f"{result.recipe} against {result.baseline}: {result.verdict}"
 
@@ -72,10 +94,7 @@ FORMS_HEADS = ("form", "parameters", "Δφ [95%]", "left out", "p", "admissible"
 
 def paired_table(paired: Paired) -> Table:
     """Mean differences by r, by budget and by tokens per parameter, and what is predicted."""
-    table = new_table(*PAIRED_HEADS)
-    for row in paired_rows(paired):
-        table.add_row(*row)
-    return table
+    return _rows(PAIRED_HEADS, paired_rows(paired))
 
 
 def paired_rows(paired: Paired) -> list[list[str]]:

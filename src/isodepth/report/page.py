@@ -26,6 +26,13 @@ from isodepth.comparing.result import Comparison
 from isodepth.files import write_whole
 from isodepth.fitting.problem import Conventions
 from isodepth.fitting.result import Fit, Interval
+from isodepth.report.compute_tables import (
+    EXPONENT_HEADS,
+    EXPONENT_TITLE,
+    MULTIPLIER_HEADS,
+    exponent_rows,
+    multiplier_rows,
+)
 from isodepth.report.drawn import Drawn, drawn_of_fit
 from isodepth.report.equal_r import delta_phi_text, equal_r_content
 from isodepth.report.forest import Row, forest_rows, sensitivity_rows
@@ -120,7 +127,7 @@ def compare_page(
             ("", f"{first.source}; {_conventions(first.conventions)}, {_fits(first)}"),
         ],
         "equal_r": equal_r_content(results),
-        "tables": [_phis(results), *_use(results)],
+        "tables": [_phis(results), *_use(results), *_compute(results)],
         "worth": [],
         "shape": shape_of(runs, drawn),
         "laws": [law_content(runs, law) for law in drawn],
@@ -285,6 +292,19 @@ def _phis(results: Sequence[Comparison]) -> dict[str, Any]:
     if not any(r.published for r in results):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return {"title": "φ by the laws", "columns": columns, "rows": rows}
+
+
+def _compute(results: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Compute multipliers and exponents of every comparison that has them."""
+    found = []
+    for r in results:
+        for title, heads, rows in (
+            (f"Compute multiplier, {r.recipe}", MULTIPLIER_HEADS, multiplier_rows(r)),
+            (f"{EXPONENT_TITLE}, {r.recipe}", EXPONENT_HEADS, exponent_rows(r)),
+        ):
+            if rows:
+                found.append({"title": title, "columns": list(heads), "rows": rows})
+    return found
 
 
 def _use(results: Sequence[Comparison]) -> list[dict[str, Any]]:
