@@ -65,8 +65,33 @@ def test_a_recipe_with_a_larger_exponent_loses_below_and_wins_above():
     alpha = next(one for one in found.exponents if one.name == "alpha")
     assert holds(alpha.difference, 0.04)
     assert alpha.difference.ci95[0] > 0
-    assert any(row[-1].endswith("extrapolated") for row in multiplier_rows(found))
+    assert any(
+        row[-1].endswith("extrapolated") for row in multiplier_rows(found.compute_multiplier)
+    )
     assert [exponent_rows(found)[2][0], exponent_rows(found)[2][-1]] == ["alpha", "significant"]
+
+
+def test_passes_worth_a_whole_block_each_cost_no_compute():
+    worth = {1: 1, 2: 2, 4: 4, 8: 8}  # φ = 1
+    base = sweep(multiplicity=worth, noise=1e-4, budgets=(1e18, 4e18, 1.6e19, 6.4e19)).used
+    probe = base.assign(recipe="probe", run_id="p" + base["run_id"])
+    both = load_runs(pd.concat([base.assign(recipe="baseline"), probe]))
+    looping = compare(both, recipe="probe", bootstrap=50).looping
+    for several in (looping.baseline, looping.recipe):
+        assert [one.recurrences for one in several] == [2, 4, 8]
+        for one in several:
+            # injection costs a little, and adds a few parameters
+            assert [at.by_law.value for at in one.at] == pytest.approx([1.0] * 4, abs=0.06)
+
+
+def test_what_looping_costs_is_measured_as_the_law_says_it(cheaper):
+    for one in cheaper.looping.baseline:
+        for at in one.at:
+            assert at.by_law.value < 1
+            assert at.measured is None or at.measured.value == pytest.approx(
+                at.by_law.value, rel=0.05
+            )
+    assert any(at.measured for one in cheaper.looping.baseline for at in one.at)
 
 
 def test_laws_without_resamples_or_budgets_have_no_multiplier(cheaper):
@@ -76,6 +101,7 @@ def test_laws_without_resamples_or_budgets_have_no_multiplier(cheaper):
     assert compare(both, recipe="probe", bootstrap=0).compute_multiplier == ()
     joint = compare(both, recipe="probe", method="joint", bootstrap=50)
     assert joint.compute_multiplier == joint.exponents == ()
+    assert joint.looping is None
 
 
 def test_published_lanes_save_the_same_compute_at_every_r():

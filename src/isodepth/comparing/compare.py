@@ -113,7 +113,7 @@ def compare(
     step(f"{recipe}: at equal r", 0.35)
     look, left_out = _at_equal_r(pair, sides, bootstrap, seed)
     step(f"{recipe}: compute", 0.42)
-    shift, exponents = multipliers(pair, sides, _minima(table, baseline, recipe))
+    shift, looping, exponents = multipliers(pair, sides, _minima(table, baseline, recipe))
     step(f"{recipe}: channels", 0.45)
     channels: tuple[Channel, ...] = ()
     if look is not None and "baseline" not in sides.missing:
@@ -166,6 +166,7 @@ def compare(
         split=None if look is None else look.split,
         delta_log_m=() if look is None else look.delta_log_m,
         compute_multiplier=shift,
+        looping=looping,
         exponents=exponents,
         channels=channels,
         inference=tuple(used),

@@ -7,7 +7,8 @@ inverse. 1.2 says that the recipe saves a sixth of the baseline's compute; below
 
 By the laws of the two recipes, with intervals from the same resamples; and as measured, from the
 parabola minima of iso-FLOP groups (`minima.py`), the baseline's joined by straight lines in
-log–log and never read beyond them.
+log–log and never read beyond them. The same of one recipe's r against its r = 1 is what looping
+costs in compute.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from isodepth.comparing.pair import Pair, Sides
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.result import FittedLaw
 from isodepth.fitting.twins import Value
+from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import Array
 from isodepth.minima import Group
 
@@ -59,49 +61,101 @@ class Exponent:
     difference: Value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looping:
+    """What looping costs in compute: r against r = 1 of the same recipe."""
+
+    baseline: tuple[Multiplier, ...]
+    recipe: tuple[Multiplier, ...]  # () where its unlooped runs are borrowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """The runs of one r, with the law that they follow and their iso-FLOP minima."""
+
+    law: FittedLaw
+    problem: Problem
+    recipe: str
+    r: int
+    minima: tuple[Group, ...]  # of any recipe and r
+
+    @property
+    def budgets(self) -> Array:
+        """Budgets [FLOPs] that the recipe was run at, in order."""
+        assert self.problem.budgets is not None
+        frame = self.problem.frame
+        own = (frame["recipe"] == self.recipe) & (frame["recurrences"] == self.r)
+        return np.unique(self.problem.budgets[own.to_numpy()])
+
+    @property
+    def own_minima(self) -> list[Group]:
+        """By budget, of those that have one."""
+        own = (g for g in self.minima if g.recipe == self.recipe and g.recurrences == self.r)
+        return sorted((g for g in own if g.loss_min), key=lambda g: g.budget_flops)
+
+
 def multipliers(
     pair: Pair, sides: Sides, measured: tuple[Group, ...]
-) -> tuple[tuple[Multiplier, ...], tuple[Exponent, ...]]:
-    """At every r that the recipe was run at itself, and the exponents' differences.
+) -> tuple[tuple[Multiplier, ...], Looping | None, tuple[Exponent, ...]]:
+    """The recipe against the baseline at every r that it was run at itself; what looping costs
+    either of them; and how the laws' exponents differ.
 
     sides: by a law for each recipe (`separate`), with resamples. measured: minima of both recipes.
-    () where a φ isn't identified, the runs carry no budgets, or there are no resamples.
+    Nothing where a φ isn't identified, the runs carry no budgets, or there are no resamples.
     """
     drawn = sides.recipe.resamples
-    budgets = pair.recipe.budgets
-    if sides.method != "separate" or sides.missing or drawn is None or budgets is None:
-        return (), ()
-    if pair.baseline.budgets is None:
-        return (), ()
-    own = (pair.recipe.frame["recipe"] == pair.own_name).to_numpy()
-    r_own = pair.recipe.frame["recurrences"].to_numpy()[own]
-    r_base = pair.baseline.frame["recurrences"].to_numpy()
-    found = []
-    for r in np.intersect1d(r_own, r_base):
-        at = np.unique(budgets[own][r_own == r])
-        there = np.unique(pair.baseline.budgets[r_base == r])
-        if at.size < 2 or there.size < 2:
-            continue
-        found.append(_multiplier(pair, sides, int(r), at, there, measured))
-    return tuple(found), _exponents(sides)
+    known = pair.recipe.budgets is not None and pair.baseline.budgets is not None
+    if sides.method != "separate" or sides.missing or drawn is None or not known:
+        return (), None, ()
+    base_name = str(pair.baseline.frame["recipe"].iloc[0])
+
+    def of(name: str, r: float) -> _Side:
+        base = name == base_name
+        return _Side(
+            law=sides.baseline if base else sides.recipe,
+            problem=pair.baseline if base else pair.recipe,
+            recipe=name,
+            r=int(r),
+            minima=measured,
+        )
+
+    levels = {}
+    for name, problem in ((base_name, pair.baseline), (pair.own_name, pair.recipe)):
+        rows = problem.frame["recipe"] == name
+        levels[name] = np.unique(problem.frame["recurrences"][rows])
+    shared = np.intersect1d(levels[base_name], levels[pair.own_name])
+    against = [_multiplier(of(pair.own_name, r), of(base_name, r), drawn) for r in shared]
+    looping = {
+        name: tuple(
+            found
+            for r in own
+            if r > 1 and 1 in own and (found := _multiplier(of(name, r), of(name, 1), drawn))
+        )
+        for name, own in levels.items()
+    }
+    return (
+        tuple(one for one in against if one is not None),
+        Looping(baseline=looping[base_name], recipe=looping[pair.own_name]),
+        _exponents(sides),
+    )
 
 
-def _multiplier(
-    pair: Pair, sides: Sides, r: int, budgets: Array, there: Array, measured: tuple[Group, ...]
-) -> Multiplier:
-    resamples = sides.recipe.resamples
-    assert resamples is not None
+def _multiplier(of: _Side, against: _Side, resamples: Resamples) -> Multiplier | None:
+    """None where either has runs at fewer than two budgets."""
+    budgets, there = of.budgets, against.budgets
+    if budgets.size < 2 or there.size < 2:
+        return None
     wide = np.geomspace(there[0] / _REACH, there[-1] * _REACH, _POINTS)
-    base = _frontier(sides.baseline, pair.baseline, r, wide)
-    ours = _frontier(sides.recipe, pair.recipe, r, budgets)
+    base, ours = _frontier(against, wide), _frontier(of, budgets)
     log_cm = _inverse(np.log(wide), base, ours) - np.log(budgets)  # (1 + B, m)
-    plain = _measured(measured, pair, r)
+    plain = _measured(of, against)
 
-    def value(row: Array, *, log: bool = False) -> Value | None:
-        if not np.isfinite(row[0]) or np.isfinite(row[1:]).mean() < _TOLD:
+    def value(row: Array) -> Value | None:
+        told = row[1:][np.isfinite(row[1:])]
+        if not np.isfinite(row[0]) or told.size < _TOLD * (row.size - 1):
             return None
-        low, high = resamples.interval(float(row[0]), row[1:][np.isfinite(row[1:])])
-        ends = np.exp([row[0], low, high]) if log else np.array([row[0], low, high])
+        low, high = resamples.interval(float(row[0]), told)
+        ends = np.exp([row[0], low, high])
         return Value(value=float(ends[0]), ci95=(float(ends[1]), float(ends[2])))
 
     points = []
@@ -110,24 +164,23 @@ def _multiplier(
         points.append(
             At(
                 budget_flops=float(budget),
-                by_law=value(log_cm[:, i], log=True),
+                by_law=value(log_cm[:, i]),
                 beyond=not there[0] * 0.99 <= equal <= there[-1] * 1.01,
                 measured=plain.get(float(budget)),
             )
         )
     decades = np.log10(budgets / budgets[0])
-    slope = (log_cm[:, -1] - log_cm[:, 0]) / decades[-1]
     return Multiplier(
-        recurrences=r,
+        recurrences=of.r,
         at=tuple(points),
-        per_decade=value(slope, log=True),
-        crossing_flops=value(_crossing(np.log(budgets), log_cm), log=True),
+        per_decade=value((log_cm[:, -1] - log_cm[:, 0]) / decades[-1]),
+        crossing_flops=value(_crossing(np.log(budgets), log_cm)),
     )
 
 
-def _frontier(law: FittedLaw, problem: Problem, r: int, budgets: Array) -> Array:
+def _frontier(side: _Side, budgets: Array) -> Array:
     """Least loss (1 + B, m) [nats] for budgets (m,), at the law's optimum and its resamples."""
-    arm = Arm.of(problem, r)
+    arm, law = Arm.of(side.problem, side.r), side.law
     theta = law.theta[None]
     if law.resamples is not None:
         theta = np.vstack([theta, law.resamples.theta[:_DRAWS]])
@@ -156,14 +209,9 @@ def _crossing(x: Array, y: Array) -> Array:
     return found
 
 
-def _measured(groups: tuple[Group, ...], pair: Pair, r: int) -> dict[float, Value]:
+def _measured(of: _Side, against: _Side) -> dict[float, Value]:
     """CM by budget from measured minima, whose noise both sides carry."""
-    base_name = str(pair.baseline.frame["recipe"].iloc[0])
-    ours = [g for g in groups if g.recipe == pair.own_name and g.recurrences == r]
-    base = sorted(
-        (g for g in groups if g.recipe == base_name and g.recurrences == r and g.loss_min),
-        key=lambda g: g.budget_flops,
-    )
+    ours, base = of.own_minima, against.own_minima
     if len(base) < 2:
         return {}
     x = np.log([g.budget_flops for g in base])

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from isodepth.comparing.channels import Channel
 from isodepth.comparing.forms import Split
 from isodepth.comparing.models_in_use import Inference
-from isodepth.comparing.multiplier import Exponent, Multiplier
+from isodepth.comparing.multiplier import Exponent, Looping, Multiplier
 from isodepth.comparing.pair import Cost, Method
 from isodepth.comparing.paired_runs import Paired
 from isodepth.errors import InputError, reason
@@ -75,6 +75,7 @@ class Comparison:
     split: Split | None  # what the recipe changes at equal r; None likewise
     delta_log_m: tuple[Worth, ...]  # Δ log m(r), an own one at every r, beside the form that holds
     compute_multiplier: tuple[Multiplier, ...]  # by r; () where it can't be told
+    looping: Looping | None  # compute multipliers of r against r = 1; None likewise
     exponents: tuple[Exponent, ...]  # of the recipe's law less the baseline's
     channels: tuple[Channel, ...]
     inference: tuple[Inference, ...]

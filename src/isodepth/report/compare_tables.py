@@ -18,9 +18,8 @@ from isodepth.report.compute_tables import (
     EXPONENT_HEADS,
     EXPONENT_TITLE,
     MULTIPLIER_HEADS,
-    MULTIPLIER_TITLE,
     exponent_rows,
-    multiplier_rows,
+    multiplier_tables,
 )
 from isodepth.report.tables import new_table, sentences
 from isodepth.report.words import interval_text, size_text
@@ -47,11 +46,8 @@ def compare_report(result: Comparison) -> RenderableType:
             forms_table(result.split),
             *_worths(result.delta_log_m),
         ]
-    if result.compute_multiplier:
-        parts += [
-            Text(f"Compute multiplier: {MULTIPLIER_TITLE}"),
-            _rows(MULTIPLIER_HEADS, multiplier_rows(result)),
-        ]
+    for title, rows in multiplier_tables(result):
+        parts += [Text(title), _rows(MULTIPLIER_HEADS, rows)]
     parts += [Text("φ by the laws"), _conventions(result), _phis(result)]
     if result.exponents:
         parts += [Text(EXPONENT_TITLE), _rows(EXPONENT_HEADS, exponent_rows(result))]

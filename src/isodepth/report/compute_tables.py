@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from isodepth.comparing.multiplier import Multiplier
 from isodepth.comparing.result import Comparison
 from isodepth.fitting.twins import Value
 from isodepth.report.words import interval_text
 
-MULTIPLIER_TITLE = "baseline's compute for the loss that the recipe reaches, over the recipe's"
 MULTIPLIER_HEADS = ("r", "budget", "measured minima", "by the laws")
 EXPONENT_TITLE = "The laws' other parameters, recipe less baseline"
 EXPONENT_HEADS = ("parameter", "difference", "95% interval", "")
 
 
-def multiplier_rows(result: Comparison) -> list[list[str]]:
+def multiplier_tables(result: Comparison) -> list[tuple[str, list[list[str]]]]:
+    """(what, rows) of the recipe against the baseline, and of looping against none of either."""
+    looping = result.looping
+    found = [
+        (f"{result.baseline}'s compute for the loss of {result.recipe}", result.compute_multiplier)
+    ]
+    if looping is not None:
+        for name, rows in ((result.baseline, looping.baseline), (result.recipe, looping.recipe)):
+            found.append((f"unlooped compute for the loss of looped {name}", rows))
+    return [
+        (f"Compute multiplier: {what}, over the latter's", multiplier_rows(several))
+        for what, several in found
+        if several
+    ]
+
+
+def multiplier_rows(several: tuple[Multiplier, ...]) -> list[list[str]]:
     """A row for every r and budget, and one for the trend and the crossing of each r."""
     rows = []
-    for one in result.compute_multiplier:
+    for one in several:
         for at in one.at:
             by_law = _factor(at.by_law)
             rows.append(

@@ -31,7 +31,7 @@ from isodepth.report.compute_tables import (
     EXPONENT_TITLE,
     MULTIPLIER_HEADS,
     exponent_rows,
-    multiplier_rows,
+    multiplier_tables,
 )
 from isodepth.report.drawn import Drawn, drawn_of_fit
 from isodepth.report.equal_r import delta_phi_text, equal_r_content
@@ -297,13 +297,17 @@ def _phis(results: Sequence[Comparison]) -> dict[str, Any]:
 def _compute(results: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Compute multipliers and exponents of every comparison that has them."""
     found = []
-    for r in results:
-        for title, heads, rows in (
-            (f"Compute multiplier, {r.recipe}", MULTIPLIER_HEADS, multiplier_rows(r)),
-            (f"{EXPONENT_TITLE}, {r.recipe}", EXPONENT_HEADS, exponent_rows(r)),
-        ):
-            if rows:
-                found.append({"title": title, "columns": list(heads), "rows": rows})
+    for i, r in enumerate(results):
+        tables = multiplier_tables(r)
+        if i:  # the baseline's own looping stands once
+            tables = [one for one in tables if f"looped {r.baseline}," not in one[0]]
+        found += [
+            {"title": title, "columns": list(MULTIPLIER_HEADS), "rows": rows}
+            for title, rows in tables
+        ]
+        if rows := exponent_rows(r):
+            title = f"{EXPONENT_TITLE}, {r.recipe}"
+            found.append({"title": title, "columns": list(EXPONENT_HEADS), "rows": rows})
     return found
 
 
