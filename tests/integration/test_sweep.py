@@ -123,7 +123,8 @@ def command_plan(folder, script, arguments, **options):
     file = folder / "train.py"
     file.write_text(script)
     command = f"{{python}} '{file}' {arguments}"
-    text = sweeps.TINY.format(text="unused", flops=1.72e9, widths=options.get("widths", [8, 16, 24]))
+    widths = options.get("widths", [8, 16, 24])
+    text = sweeps.TINY.format(text="unused", flops=1.72e9, widths=widths)
     preset = folder / "own.toml"
     preset.write_text(text.replace("[train]", f'[plan]\ncommand = """{command}"""\n[train]'))
     sweeps.isodepth("plan", "--preset", preset, "--out", folder / "plan.json", "--quiet")

@@ -33,9 +33,7 @@ def test_recovers_an_exact_coupled_law():
 
 def test_recovers_a_free_multiplicity():
     truth = {1: 1.0, 2: 1.2, 4: 2.0, 8: 2.1}
-    found = fit(
-        sweep(multiplicity=truth), multiplicity="free", bootstrap=0, sensitivity=False
-    )
+    found = fit(sweep(multiplicity=truth), multiplicity="free", bootstrap=0, sensitivity=False)
     for r in (2, 4, 8):
         assert found.params[f"m{r}"] == pytest.approx(truth[r], rel=1e-4)
     assert found.phi is None
