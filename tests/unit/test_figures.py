@@ -15,7 +15,12 @@ from isodepth.report.compare_figures import (
 )
 from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
 from isodepth.report.equal_r import form_range, form_rows
-from isodepth.report.figures import isoflop_figure, write_figures
+from isodepth.report.figures import (
+    isoflop_figure,
+    profile_figure,
+    sensitivity_figure,
+    write_figures,
+)
 from isodepth.report.worth_figures import worth_figures
 
 NAME = r"a$\frac{$ <b>_&"
@@ -119,11 +124,14 @@ def test_of_a_fit(runs, tmp_path):
         assert named(paths, f"{figure}.svg"), figure
 
 
-def test_what_can_not_be_told_has_no_figure(runs, tmp_path):
+def test_what_can_not_be_told_has_no_figure(runs):
     found = fit(runs, recipe=NAME, multiplicity="free", bootstrap=0)
-    paths = write_figures(runs, found, drawn_of_table(runs, found), tmp_path)
-    worth = {"worth", "worth_residuals", "worth_map"}
-    assert {p.stem for p in paths} == {"isoflop", "predicted", "residuals"} | worth
+    drawn = drawn_of_table(runs, found)
+    assert profile_figure(drawn[:1]) is None
+    assert sensitivity_figure(found) is None
+    assert isoflop_figure(runs, drawn) is not None
+    worth = {name for name, figure in worth_figures(found) if figure is not None}
+    assert worth == {"worth", "worth_residuals", "worth_map"}
     # without budgets there is no iso-FLOP curve
     bare = runs.frame.drop(columns=["budget_flops", "flops", "flops_per_token"])
     table = load_runs(bare)
