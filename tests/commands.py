@@ -20,10 +20,11 @@ class Done:
     stderr: str
 
 
-def run(*arguments, cwd: Path | None = None) -> Done:
-    """Run a command to its end, in a folder."""
+def run(*arguments, cwd: Path | None = None, together: bool = False) -> Done:
+    """Run a command to its end, in a folder; `together`: standard error within its output."""
     words = list(map(str, arguments))
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    err = out if together else io.StringIO()
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

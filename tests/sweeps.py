@@ -20,7 +20,7 @@ prelude = 1
 coda = 1
 head_size = 8
 sequence_length = 32
-batch_tokens = 64
+batch_tokens = 192
 device = "cpu"
 checkpoint_seconds = 0.3
 [[recipes]]
@@ -61,7 +61,7 @@ def write_text(folder: Path) -> Path:
 
 
 def write_plan(
-    folder: Path, *, flops: float = 2.1e9, widths: tuple[int, ...] = (16, 24, 32), extra: str = ""
+    folder: Path, *, flops: float = 2.73e9, widths: tuple[int, ...] = (16, 24, 32), extra: str = ""
 ) -> Path:
     """A plan of two runs a width, made by the command."""
     preset = folder / "tiny.toml"

@@ -197,7 +197,7 @@ def read_size(text):
     ],
 )
 def test_the_calculator_agrees_with_the_command(opened, sweep, tmp_path, counting, shapes):
-    counted = fit(sweep, bootstrap=0, count_injection=counting)
+    counted = fit(sweep, bootstrap=0, sensitivity=False, count_injection=counting)
     page = opened(
         write_page(
             tmp_path, lambda: fit_page(sweep, counted, drawn_of_table(sweep, counted), "table.csv")
@@ -232,7 +232,7 @@ def test_the_calculator_starts_from_the_shape_of_the_runs(opened, tmp_path):
     n = frame["n_once"] + frame["n_inject"] + frame["recurrences"] ** 0.45 * frame["n_rec"]
     frame["loss"] = 1.6 + 9 * n**-0.25 + 900 * frame["tokens"] ** -0.5 + 0.002 * np.sin(frame.index)
     runs = load_runs(frame)
-    result = fit(runs, bootstrap=0)
+    result = fit(runs, bootstrap=0, sensitivity=False)
 
     def content():
         return sweep_page(
@@ -474,7 +474,7 @@ def test_printing_shows_everything_light_and_no_wider_than_the_sheet(opened, two
 def test_a_long_table_says_where_the_rest_is(opened, tmp_path):
     frame = conftest.sweep(noise=0.002, widths=range(256, 256 + 64 * 10, 64)).frame
     runs = load_runs(frame)
-    shown = fit(runs, bootstrap=0)
+    shown = fit(runs, bootstrap=0, sensitivity=False)
     drawn = drawn_of_table(runs, shown)
     page = opened(write_page(tmp_path, lambda: fit_page(runs, shown, drawn, "table.csv"))[0])
     assert page.locator("#runs tbody tr").count() == 100

@@ -20,7 +20,7 @@ PNG = b"\x89PNG"
 def folder(tmp_path_factory):
     """What `isodepth fit published --out` leaves."""
     out = tmp_path_factory.mktemp("published")
-    done = isodepth("fit", "published", "--bootstrap", "200", "--out", out / "results")
+    done = isodepth("fit", "published", "--bootstrap", "60", "--out", out / "results")
     assert done.returncode == 0, done.stderr
     return done.stdout, out / "results"
 
@@ -189,7 +189,7 @@ def compared(tmp_path_factory):
         "published",
         *("--baseline", "baseline"),
         *("--recipe", "truncated_bptt", "--recipe", "hyperconnections"),
-        *("--count-injection", "regressed", "--bootstrap", "200"),
+        *("--count-injection", "regressed", "--bootstrap", "60"),
         *("--out", out / "results", "--json", out / "all.json", "--latex", out / "all.tex"),
     )
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ import sweeps
 pytest.importorskip("torch")
 
 PATIENCE = 120.0  # seconds that anything may take before the test fails
+ALONE = ("--workers", 1)  # where how many is not the point: each takes seconds to begin
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +95,14 @@ def test_a_second_sweep_joins_in(plan, undisturbed, tmp_path):
 
 def test_an_interrupted_sweep_says_so_and_goes_on(plan, undisturbed, tmp_path):
     folder = tmp_path / "sweep"
-    process = sweeps.start("sweep", plan, "--out", folder)
+    process = sweeps.start("sweep", plan, "--out", folder, *ALONE)
     until(lambda: sweeps.steps_logged(folder) > 50, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) == 1
     said = process.stderr.read()
     assert "is interrupted" in said and "the same command goes on" in said
     assert "Traceback" not in said
-    sweeps.isodepth("sweep", plan, "--out", folder)
+    sweeps.isodepth("sweep", plan, "--out", folder, *ALONE)
     assert sweeps.table(folder) == sweeps.table(undisturbed)
 
 
@@ -122,7 +123,8 @@ def command_plan(folder, script, arguments, **options):
     file = folder / "train.py"
     file.write_text(script)
     command = f"{{python}} '{file}' {arguments}"
-    text = sweeps.TINY.format(text="unused", flops=2e9, widths=options.get("widths", [8, 16, 24]))
+    widths = options.get("widths", [8, 16, 24])
+    text = sweeps.TINY.format(text="unused", flops=1.72e9, widths=widths)
     preset = folder / "own.toml"
     preset.write_text(text.replace("[train]", f'[plan]\ncommand = """{command}"""\n[train]'))
     sweeps.isodepth("plan", "--preset", preset, "--out", folder / "plan.json", "--quiet")
@@ -146,14 +148,14 @@ if width == '16':
     plan = command_plan(tmp_path, script + RECORD, "{out} {width} {recurrences} {tokens}")
     folder = tmp_path / "sweep folder"
     done = sweeps.isodepth("sweep", plan, "--out", folder, "--retries", 0, status=1)
-    for name in ("baseline-r1-c2e9-w16-s0", "baseline-r2-c2e9-w16-s0"):
+    for name in ("baseline-r1-c1.72e9-w16-s0", "baseline-r2-c1.72e9-w16-s0"):
         assert f"{name} is failed: the command ended with status 1: out of luck" in done.stderr
         assert "out of luck" in (folder / "runs" / name / "command.log").read_text()
     sweeps.table(folder)
     table = pd.read_csv(folder / "runs.csv").set_index("run_id")
     assert table["status"].value_counts().to_dict() == {"done": 4, "failed": 2}
     # the trainer's own counts, and none of the model that the plan reckons with
-    assert table.loc["baseline-r2-c2e9-w8-s0", "n_rec"] == 50
+    assert table.loc["baseline-r2-c1.72e9-w8-s0", "n_rec"] == 50
     assert (table["n_inject"] == 0).all() and "flops_per_token" not in table
     # an export of the sweep has the failed runs, too, of which there is no record
     sweeps.isodepth("export", folder, "--out", tmp_path / "all.csv")
@@ -189,7 +191,7 @@ if not kept.exists():
 
 
 def test_a_folder_of_another_plan_is_refused(undisturbed, tmp_path):
-    other = sweeps.write_plan(tmp_path, flops=2.4e9)
+    other = sweeps.write_plan(tmp_path, flops=2.98e9)
     done = sweeps.isodepth("sweep", other, "--out", undisturbed, status=2)
     assert "holds a sweep of another plan" in done.stderr and "Traceback" not in done.stderr
 
@@ -228,7 +230,7 @@ def test_a_full_disk_fails_runs_with_a_reason_and_loses_none(plan, undisturbed, 
     limited = subprocess.run(
         ["bash", "-c", 'ulimit -f 24; exec "$@"', "bash", sys.executable, "-m", "isodepth",
          "sweep", str(plan), "--out", str(folder), "--data", str(undisturbed / "data"),
-         "--retries", "0"],
+         "--retries", "0", *map(str, ALONE)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert limited.returncode == 1, limited.stderr
@@ -239,5 +241,5 @@ def test_a_full_disk_fails_runs_with_a_reason_and_loses_none(plan, undisturbed, 
     for run in failed:
         assert f"{run['run_id']} is failed" in limited.stderr
         assert "File too large" in run["reason"]
-    sweeps.isodepth("sweep", plan, "--out", folder)
+    sweeps.isodepth("sweep", plan, "--out", folder, *ALONE)
     assert sweeps.table(folder) == sweeps.table(undisturbed)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import commands
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -189,10 +190,7 @@ def test_the_command_line_tells_the_users_faults_by_their_exit_code(data, tmp_pa
     ):
         if wrong[1] == "cuda" and torch.cuda.is_available():
             continue
-        done = subprocess.run(
-            [*TRAIN, *flags(config), *wrong], env=environment(), capture_output=True, text=True,
-            timeout=PATIENCE,
-        )  # fmt: skip
+        done = commands.run("train", *flags(config), *wrong)
         assert done.returncode == 2
         assert done.stdout == ""
         assert message in done.stderr
@@ -200,14 +198,11 @@ def test_the_command_line_tells_the_users_faults_by_their_exit_code(data, tmp_pa
 
 
 def test_generate_goes_on_from_a_prompt(whole):
-    command = [sys.executable, "-m", "isodepth", "generate", str(whole), "--prompt", "def ",
-               "--max-new", "20", "--seed", "3"]  # fmt: skip
+    command = ("generate", whole, "--prompt", "def ", "--max-new", 20, "--seed", 3)
 
     def written(*more):
-        done = subprocess.run(
-            [*command, *more], env=environment(), capture_output=True, text=True,
-            timeout=PATIENCE, check=True,
-        )  # fmt: skip
+        done = commands.run(*command, *more)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     text = json.loads(written("--json", "-"))

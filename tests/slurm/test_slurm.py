@@ -29,7 +29,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(slurm, tmp_path_factory):
-    return sweeps.write_plan(tmp_path_factory.mktemp("plan"), flops=1e9, widths=(8, 16))
+    return sweeps.write_plan(tmp_path_factory.mktemp("plan"), flops=1.1e9, widths=(8, 16))
 
 
 @pytest.fixture(scope="module")

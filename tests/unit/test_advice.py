@@ -12,7 +12,7 @@ from isodepth.planning.advice import Quantity, equivalent_to_counts, equivalent_
 
 @pytest.fixture(scope="module")
 def published_fit(published):
-    return fit(published, bootstrap=200)
+    return fit(published, bootstrap=200, sensitivity=False)
 
 
 def test_the_published_claim(published_fit):
@@ -83,7 +83,7 @@ def test_closed_form_of_n_eff(published_fit):
 
 
 def test_regressed_counting_is_used_for_new_widths(published):
-    regressed = fit(published, count_injection="regressed", bootstrap=0)
+    regressed = fit(published, count_injection="regressed", bootstrap=0, sensitivity=False)
     result = equivalent_to_width(regressed, width=2048, recurrences=4)
     assert result.equivalent_params.value == pytest.approx(580e6, rel=0.03)
     with pytest.raises(InputError, match="without n_inject"):
@@ -91,7 +91,7 @@ def test_regressed_counting_is_used_for_new_widths(published):
 
 
 def test_without_phi_there_is_no_equivalent_size():
-    found = fit(sweep(noise=0.002, budgets=(1e18,)), bootstrap=50)
+    found = fit(sweep(noise=0.002, budgets=(1e18,)), bootstrap=50, sensitivity=False)
     result = equivalent_to_width(found, width=1280, recurrences=4)
     assert result.equivalent_params.value is None
     assert result.equivalent_params.ci95 is None
@@ -105,7 +105,7 @@ def test_an_r_beyond_the_fitted_is_warned_of(published_fit):
 
 
 def test_a_free_multiplicity_knows_its_own_r_only(published):
-    found = fit(published, multiplicity="free", bootstrap=50)
+    found = fit(published, multiplicity="free", bootstrap=50, sensitivity=False)
     result = equivalent_to_counts(found, n_once=10**8, n_rec=10**7, recurrences=4)
     assert result.equivalent_params.value == pytest.approx(1e8 + found.params["m4"] * 1e7)
     result = equivalent_to_counts(found, n_once=10**8, n_rec=10**7, recurrences=3)

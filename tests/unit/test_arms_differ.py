@@ -235,12 +235,12 @@ def test_page_and_table_have_the_constant(noisy, fitted):
 def test_the_commands(noisy, tmp_path, capsys):
     table, saved, found = tmp_path / "runs.csv", tmp_path / "fit.json", tmp_path / "e.json"
     noisy["tokens"].frame.to_csv(table, index=False)
-    asked = ["--arms-differ", "tokens", "--bootstrap", "60", "--json", str(saved)]
+    asked = ["--arms-differ", "tokens", "--bootstrap", "0", "--json", str(saved)]
     assert main(["fit", str(table), *asked]) == 0
     written = json.loads(saved.read_text())
     assert written["arms_differ"] == "tokens"
     assert written["params"]["tokens_ratio"] == pytest.approx(KAPPA, abs=0.15)
-    assert written["ci95"]["tokens_ratio"][0] < KAPPA < written["ci95"]["tokens_ratio"][1]
+    assert written["ci95"]["tokens_ratio"] is None
     assert "κ·D at r > 1" in written["formula"]
     assert "κ, tokens of r > 1" in capsys.readouterr().out
     asked = ["equivalent", "--fit", str(saved), "--width", "1280", "-r", "4", "--json", str(found)]

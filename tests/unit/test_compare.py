@@ -21,7 +21,7 @@ from isodepth.fitting.problem import Conventions
 
 @pytest.fixture(scope="module")
 def probed():
-    return compare(two_recipes(noise=0.001), recipe="probe", bootstrap=100)
+    return compare(two_recipes(noise=0.001), recipe="probe", bootstrap=50)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_recovers_a_known_difference(method, phi):
 
 
 def test_recovers_the_cost_of_looping_and_asks_for_it():
-    found = compare(two_recipes(0.5, noise=0.0005, cost=0.7), recipe="probe", bootstrap=100)
+    found = compare(two_recipes(0.5, noise=0.0005, cost=0.7), recipe="probe", bootstrap=0)
     assert found.cost.kappa == pytest.approx(0.7, abs=0.03)
     assert found.cost.delta_phi == pytest.approx(0.05, abs=0.03)
     assert found.cost.bic_gain > 10
@@ -182,7 +182,7 @@ def test_truncation_costs_nothing_in_use(probed):
 
 def test_identical_recipes_differ_in_nothing():
     found = compare(
-        two_recipes(TRUTH["phi"], recurrences=(1, 2, 4, 8), cut=False), recipe="probe", bootstrap=50
+        two_recipes(TRUTH["phi"], recurrences=(1, 2, 4, 8), cut=False), recipe="probe", bootstrap=0
     )
     assert found.delta_phi == pytest.approx(0.0, abs=1e-9)
     assert found.n_borrowed == 0
@@ -220,7 +220,7 @@ def test_a_comparison_is_read_back_as_it_was(probed, tmp_path):
 
 def test_same_seed_same_numbers(probed):
     runs = two_recipes(noise=0.001)
-    assert compare(runs, recipe="probe", bootstrap=100).to_json() == probed.to_json()
+    assert compare(runs, recipe="probe", bootstrap=50).to_json() == probed.to_json()
     pair = pair_of(runs, "baseline", "probe", Conventions())
     assert (pair.draw(50, 3).values != pair.draw(50, 4).values).any()
 
@@ -266,7 +266,7 @@ def test_a_recipe_that_can_not_be_told_gets_no_number():
 
 def test_without_width_or_cost_columns_the_rest_remains():
     frame = two_recipes(noise=0.001).frame.drop(columns=["width", "flops_per_token", "flops"])
-    found = compare(load_runs(frame), recipe="probe", bootstrap=50)
+    found = compare(load_runs(frame), recipe="probe", bootstrap=0)
     assert len(found.channels) == 9
     assert found.inference == ()
     assert any("needs the column width" in w.text for w in found.warnings)

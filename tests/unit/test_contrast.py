@@ -177,7 +177,7 @@ def test_a_baseline_that_is_there_leaves_the_probe_to_buy(law, tmp_path):
 def test_a_fit_of_the_recipe_has_the_unlooped_runs_of_its_own_budgets(law):
     """As `Runs.of_recipe` lends them, whatever the runs are that a design has so far."""
     candidates = priced_runs(load_runs(law / "runs.csv").frame)
-    fits = [fit(law / "runs.csv", bootstrap=0)]
+    fits = [fit(law / "runs.csv", bootstrap=0, sensitivity=False)]
     r, budget = candidates.recurrences, candidates.budget_flops
     second = (r > 1) & (np.arange(r.size) % 2 == 1)
     found = contrast(replace(candidates, second=second), fits, noises=(0.003,))

@@ -145,7 +145,8 @@ def candidates_of(frame):
 def supposed():
     """Candidates, and one world of each law, from a sweep whose truth is known."""
     table = sweep(noise=0.003)
-    fits = [fit(table, law=law, estimator="lsq", bootstrap=0) for law in PRIOR_LAWS]
+    choice = {"estimator": "lsq", "bootstrap": 0, "sensitivity": False}
+    fits = [fit(table, law=law, **choice) for law in PRIOR_LAWS]
     candidates = candidates_of(table.used)
     return candidates, worlds(candidates, fits, noises=(0.003,)), fits
 

@@ -15,7 +15,13 @@ from isodepth.report.compare_figures import (
 )
 from isodepth.report.drawn import drawn_of_comparisons, drawn_of_table
 from isodepth.report.equal_r import form_range, form_rows
-from isodepth.report.figures import write_figures
+from isodepth.report.figures import (
+    isoflop_figure,
+    profile_figure,
+    sensitivity_figure,
+    write_figures,
+)
+from isodepth.report.worth_figures import worth_figures
 
 NAME = r"a$\frac{$ <b>_&"
 
@@ -27,12 +33,16 @@ def runs():
     return load_runs(frame)
 
 
+@pytest.fixture(scope="module")
+def result(runs):
+    return compare(runs, recipe=NAME, bootstrap=50)
+
+
 def named(paths, name):
     return NAME in unescape(next(p for p in paths if p.name == name).read_text(encoding="utf-8"))
 
 
-def test_of_comparisons(runs, tmp_path):
-    result = compare(runs, recipe=NAME, bootstrap=50)
+def test_of_comparisons(runs, result, tmp_path):
     paths = write_compare_figures(runs, [result], drawn_of_comparisons(runs, [result]), tmp_path)
     assert {p.suffix for p in paths} == {".svg", ".pdf", ".png"}
     for figure in ("paired", "forms", "delta_phi", "channels", "isoflop", "residuals"):
@@ -40,8 +50,7 @@ def test_of_comparisons(runs, tmp_path):
     assert [p.stem for p in paths][::3][:4] == ["paired", "forms", "delta_phi", "channels"]
 
 
-def test_what_is_told_at_equal_r_is_drawn(runs):
-    result = compare(runs, recipe=NAME, bootstrap=0)
+def test_what_is_told_at_equal_r_is_drawn(result):
     axes = paired_figure([result]).axes[0]
     dots = {
         (float(x), float(y))
@@ -92,8 +101,7 @@ def untold(result):
     )
 
 
-def test_shares_that_are_not_told_apart_stand_together(runs):
-    result = compare(runs, recipe=NAME, bootstrap=50)
+def test_shares_that_are_not_told_apart_stand_together(result):
     figure = channels_figure([untold(result)])
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels[:2] == ["token budget", "capacity and other,\nnot told apart"]
@@ -103,10 +111,10 @@ def test_shares_that_are_not_told_apart_stand_together(runs):
     assert sum(heights) == pytest.approx(channel.delta_loss)
 
 
-def test_without_pairs_there_is_no_figure_of_them(runs):
-    result = replace(compare(runs, recipe=NAME, bootstrap=0), paired=None, split=None)
-    assert paired_figure([result]) is None
-    assert forms_figure([result]) is None
+def test_without_pairs_there_is_no_figure_of_them(result):
+    unpaired = replace(result, paired=None, split=None)
+    assert paired_figure([unpaired]) is None
+    assert forms_figure([unpaired]) is None
 
 
 def test_of_a_fit(runs, tmp_path):
@@ -116,19 +124,22 @@ def test_of_a_fit(runs, tmp_path):
         assert named(paths, f"{figure}.svg"), figure
 
 
-def test_what_can_not_be_told_has_no_figure(runs, tmp_path):
+def test_what_can_not_be_told_has_no_figure(runs):
     found = fit(runs, recipe=NAME, multiplicity="free", bootstrap=0)
-    paths = write_figures(runs, found, drawn_of_table(runs, found), tmp_path)
-    worth = {"worth", "worth_residuals", "worth_map"}
-    assert {p.stem for p in paths} == {"isoflop", "predicted", "residuals"} | worth
+    drawn = drawn_of_table(runs, found)
+    assert profile_figure(drawn[:1]) is None
+    assert sensitivity_figure(found) is None
+    assert isoflop_figure(runs, drawn) is not None
+    worth = {name for name, figure in worth_figures(found) if figure is not None}
+    assert worth == {"worth", "worth_residuals", "worth_map"}
     # without budgets there is no iso-FLOP curve
     bare = runs.frame.drop(columns=["budget_flops", "flops", "flops_per_token"])
     table = load_runs(bare)
     found = fit(table, recipe=NAME, bootstrap=0, sensitivity=False)
-    paths = write_figures(table, found, drawn_of_table(table, found), tmp_path)
-    assert not {"isoflop", "worth_map"} & {p.stem for p in paths}
+    drawn = drawn_of_table(table, found)
+    assert isoflop_figure(table, drawn) is None
+    assert dict(worth_figures(found))["worth_map"] is None
     # without unlooped runs nothing is measured without a law
     table = load_runs(runs.frame[(runs.frame["recurrences"] > 1) & (runs.frame["recipe"] == NAME)])
     found = fit(table, recipe=NAME, bootstrap=0, sensitivity=False)
-    paths = write_figures(table, found, drawn_of_table(table, found), tmp_path)
-    assert not worth & {p.stem for p in paths}
+    assert not worth & {name for name, figure in worth_figures(found) if figure is not None}

@@ -22,7 +22,7 @@ SHAPE = Shape()
 
 @pytest.fixture(scope="module")
 def law(published):
-    return fit(published, bootstrap=0)
+    return fit(published, bootstrap=0, sensitivity=False)
 
 
 def test_every_run_of_a_budget_costs_the_same_to_one_percent():

@@ -58,14 +58,14 @@ def test_other_runs_are_refused(runs):
     frame.loc[3, "loss"] *= 1.01
     other = replace(runs, frame=frame)
     with pytest.raises(InputError, match="does not hold the runs that were fitted"):
-        drawn_of_fit(other, fit(runs, bootstrap=0))
+        drawn_of_fit(other, fit(runs, bootstrap=0, sensitivity=False))
     with pytest.raises(InputError, match="does not hold the runs that were compared"):
         drawn_of_comparisons(other, [compare(runs, recipe="probe", bootstrap=0)])
 
 
 def test_a_phi_that_can_not_be_told_has_no_slider_and_no_profile():
     runs = conftest.sweep(noise=0.002, budgets=(1e18,))
-    fitted = fit(runs, bootstrap=0)
+    fitted = fit(runs, bootstrap=0, sensitivity=False)
     assert fitted.phi is None
     law = law_content(runs, drawn_of_fit(runs, fitted))
     assert (law["slider"], law["refits"], law["profile"]) == ([], [], None)

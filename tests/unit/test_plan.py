@@ -144,7 +144,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def law():
-    return fit("published", bootstrap=0)
+    return fit("published", bootstrap=0, sensitivity=False)
 
 
 def adaptive(law, widths=None):

@@ -32,7 +32,7 @@ def runs():
 
 @pytest.fixture(scope="module")
 def law(runs):
-    return fit(runs, estimator="lsq", bootstrap=0)
+    return fit(runs, estimator="lsq", bootstrap=0, sensitivity=False)
 
 
 def of(law, candidates):

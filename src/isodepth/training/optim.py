@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from isodepth.errors import InputError
 from isodepth.model.looped import LoopedModel
@@ -100,32 +101,14 @@ class Optimizer:
         self.rates = rates
         groups = group_parameters(model)
         self.matrices = [MatrixGroup(names) for names in same_shape(groups.pop("matrices"))]
-        self.others = {name: p for group in groups.values() for name, p in group.items()}
+        self.others = {name: AdamGroup(group) for name, group in groups.items() if group}
         self.parameters = list(model.parameters())
-        self.adam = torch.optim.AdamW(
-            [
-                {"params": list(group.values()), "lr": getattr(rates, name), "name": name}
-                for name, group in groups.items()
-                if group
-            ],
-            betas=ADAM_BETAS,
-            eps=ADAM_EPS,
-            weight_decay=0.0,
-            fused=True,
-        )
-        for parameter in self.others.values():
-            self.adam.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
 
     @torch.no_grad()
     def step(self, lr_scale: float) -> None:
         """One update with every rate times `lr_scale`; gradients are left as they were."""
-        for group in self.adam.param_groups:
-            group["lr"] = getattr(self.rates, group["name"]) * lr_scale
-        self.adam.step()
+        for name, group in self.others.items():
+            group.step(getattr(self.rates, name) * lr_scale)
         for matrices in self.matrices:
             matrices.step(self.rates.matrices * lr_scale)
 
@@ -136,13 +119,11 @@ class Optimizer:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything a later `load_state_tensors` needs to go on bit for bit, by name."""
-        state = {
-            f"adam.{name}.{key}": value
-            for name, parameter in self.others.items()
-            for key, value in self.adam.state[parameter].items()
-        }
-        for group in self.matrices:
+        state: dict[str, Tensor] = {}
+        for group in self.others.values():
             state |= group.state_tensors()
+        for matrices in self.matrices:
+            state |= matrices.state_tensors()
         return state
 
     @torch.no_grad()
@@ -177,9 +158,13 @@ class Matrix:
 
     @property
     def grad(self) -> Tensor:
-        if self.parameter.grad is None:
-            raise RuntimeError(f"{self.name} has no gradient")
-        return self.parameter.grad[self.rows]
+        return gradient_of(self.name, self.parameter)[self.rows]
+
+
+def gradient_of(name: str, parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        raise RuntimeError(f"{name} has no gradient")
+    return parameter.grad
 
 
 def group_parameters(model: LoopedModel) -> dict[str, dict[str, nn.Parameter]]:
@@ -211,6 +196,49 @@ def same_shape(parameters: dict[str, nn.Parameter]) -> list[list[Matrix]]:
             matrix = Matrix(name=name + part, parameter=parameter, rows=span)
             gathered[tuple(matrix.weight.shape)].append(matrix)
     return list(gathered.values())
+
+
+class AdamGroup:
+    """AdamW without weight decay, for parameters of one rate.
+
+    `torch.optim.AdamW` is the same update, and imports torch's compiler: seconds in every process.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        self.parameters = parameters
+        tensors = list(parameters.values())
+        self.steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in tensors]
+        self.mean = [torch.zeros_like(p) for p in tensors]
+        self.mean_square = [torch.zeros_like(p) for p in tensors]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One update of every parameter here."""
+        adamw(
+            list(self.parameters.values()),
+            [gradient_of(name, p) for name, p in self.parameters.items()],
+            self.mean,
+            self.mean_square,
+            [],
+            self.steps,
+            fused=True,
+            amsgrad=False,
+            beta1=ADAM_BETAS[0],
+            beta2=ADAM_BETAS[1],
+            lr=rate,
+            weight_decay=0.0,
+            eps=ADAM_EPS,
+            maximize=False,
+        )
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        state = {}
+        kept = zip(self.parameters, self.steps, self.mean, self.mean_square, strict=True)
+        for name, steps, mean, mean_square in kept:
+            state[f"adam.{name}.step"] = steps
+            state[f"adam.{name}.exp_avg"] = mean
+            state[f"adam.{name}.exp_avg_sq"] = mean_square
+        return state
 
 
 class MatrixGroup:
