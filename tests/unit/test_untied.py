@@ -124,3 +124,10 @@ def test_imported_untied_runs_are_counted_as_such(tmp_path):
     expected = [row(32, 4, tied=False), row(32, 4), row(32, 1)]
     for name in ("n_once", "n_rec", "n_inject", "flops_per_token"):
         assert frame[name].tolist() == [one[name] for one in expected]
+
+
+def test_a_table_whose_budgets_are_all_empty_is_grouped_by_its_flops():
+    frame = table(row(32, 1), row(32, 2), row(64, 2)).assign(budget_flops=None)
+    assert load_runs(frame).frame["budget_flops"].nunique() == 1
+    frame = frame.drop(columns="flops_per_token")
+    assert load_runs(frame).frame["budget_flops"].isna().all()

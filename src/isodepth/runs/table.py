@@ -195,9 +195,10 @@ def _complete(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _name_budgets(frame: pd.DataFrame) -> None:
     """One number for every budget, so that equal budgets are equal everywhere."""
-    source = "budget_flops" if "budget_flops" in frame else "flops"
-    if source not in frame:
+    named = [c for c in ("budget_flops", "flops") if c in frame and frame[c].notna().any()]
+    if not named:
         return
+    source = named[0]
     known = frame[source].notna().to_numpy()
     if source == "flops" and not known.all():
         return  # some runs would stand outside every group
