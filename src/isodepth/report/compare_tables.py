@@ -14,6 +14,7 @@ from isodepth.fitting.law_free import Worth
 from isodepth.fitting.result import Interval
 from isodepth.fitting.twins import Value
 from isodepth.laws import LAWS
+from isodepth.report.sharing_tables import sharing_report
 from isodepth.report.tables import new_table, sentences
 from isodepth.report.words import interval_text, size_text
 
@@ -39,6 +40,7 @@ def compare_report(result: Comparison) -> RenderableType:
             forms_table(result.split),
             *_worths(result.delta_log_m),
         ]
+    parts += sharing_report(result)
     parts += [Text("φ by the laws"), _conventions(result), _phis(result)]
     if result.channels:
         parts += [
