@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from isodepth.fitting.errors import Cells, Errors
+from isodepth.fitting.graphs import Ground
 from isodepth.fitting.problem import Problem
-from isodepth.fitting.surface import Surface
 from isodepth.laws import Array, Bools, Integers
 
 Interval = tuple[float, float]
@@ -49,11 +49,11 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Twins:
-    """Looped runs beside the surface of the unlooped ones."""
+    """Looped runs beside the surfaces of the unlooped ones."""
 
     problem: Problem
     looped: Integers  # (n,) rows of the problem
-    surface: Surface
+    surface: Ground
 
     @cached_property
     def r(self) -> Array:
@@ -80,7 +80,9 @@ class Twins:
         return self.problem.frame.iloc[self.looped]
 
     def only(self, kept: Bools) -> Twins:
-        return Twins(problem=self.problem, looped=self.looped[kept], surface=self.surface)
+        return Twins(
+            problem=self.problem, looped=self.looped[kept], surface=self.surface.only(kept)
+        )
 
     def indicator(self, levels: Array) -> Array:
         """(n, R): which r each run has."""
@@ -99,9 +101,8 @@ class Twins:
 
     @property
     def rows(self) -> Integers:
-        """Rows of the problem: unlooped runs, then these."""
-        r = self.problem.frame["recurrences"].to_numpy(dtype=float)
-        return np.concatenate([np.flatnonzero(r == 1), self.looped])
+        """Rows of the problem: the unlooped runs behind the surfaces, then these."""
+        return np.concatenate([self.surface.behind, self.looped])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,11 +244,12 @@ def log_m_by_run(runs: Twins) -> Array:
     """log m (n,) of every run by itself; NaN where no size inside the hull has its loss."""
     found = np.full(runs.looped.size, np.nan)
     for i, (tokens, loss) in enumerate(zip(runs.log_tokens, runs.log_loss, strict=True)):
-        reach = runs.surface.reach(float(tokens))
+        surface = runs.surface.of_run(i)
+        reach = surface.reach(float(tokens))
         if reach is None:
             continue
         sizes = np.linspace(*reach, 65)
-        above = runs.surface.log_loss(sizes, np.full(65, tokens)) - loss
+        above = surface.log_loss(sizes, np.full(65, tokens)) - loss
         cross = np.flatnonzero((above[:-1] > 0) & (above[1:] <= 0))
         if not cross.size:
             continue
