@@ -26,7 +26,7 @@ class Account:
     """What one architecture holds and costs."""
 
     n_once: int  # parameters used once per token: prelude, coda and the loop-level norms
-    n_rec: int  # parameters of the shared block, counted once
+    n_rec: int  # parameters of the recurrent block: once, or those of all passes if untied
     n_inject: int  # parameters of the injection
     n_total: int  # n_once + n_rec + n_inject: unique non-embedding parameters
     n_embedding: int  # parameters of the untied embedding and head, in none of the above
@@ -63,6 +63,18 @@ def split_depth(*, depth: int, recurrences: int, prelude: int = 2, coda: int = 2
     return shared // recurrences
 
 
+def check_untied(recurrences: int, backprop_last: int | None) -> None:
+    """Raise InputError for a graph whose passes can't have weights of their own."""
+    if recurrences == 1:
+        raise InputError("untied gives every pass its own blocks; recurrences = 1 has one pass")
+    if backprop_last is not None and backprop_last < recurrences:
+        raise InputError(
+            f"untied with backprop_last = {backprop_last} of {recurrences} passes would leave the "
+            "first passes' blocks without gradient; the control of a truncated recipe is the "
+            "untied one with gradient through all passes"
+        )
+
+
 def injection_params(injection: Injection, *, width: int, recurrences: int, lanes: int = 2) -> int:
     """Parameters of the injection; for hyperconnections (N² + 2N) scalars per step."""
     if injection not in get_args(Injection):
@@ -90,6 +102,7 @@ def account(
     sequence_length: int = 2048,
     prelude: int = 2,
     coda: int = 2,
+    untied: bool = False,
 ) -> Account:
     """Parameters and training FLOPs per token of one looped architecture.
 
@@ -102,6 +115,8 @@ def account(
     depth: effective depth, prelude + r · recurrent + coda blocks.
     injection, lanes: how the prelude's output enters each pass; lanes of hyperconnections.
     backprop_last: passes that carry gradient (None: all).
+    untied: every pass has blocks of its own, r times as many parameters in `n_rec`; injection and
+        norms are shared by the passes, and FLOPs those of the tied model.
     vocab: padded vocabulary V. sequence_length: tokens T in a row.
 
     FLOPs per token, with b = 12d² + 2d, k = backprop_last, I the injection's share
@@ -122,6 +137,8 @@ def account(
         raise InputError(
             f"backprop_last = {backprop_last} must lie between 1 and recurrences = {recurrences}"
         )
+    if untied:
+        check_untied(recurrences, backprop_last)
     loop_blocks = split_depth(depth=depth, recurrences=recurrences, prelude=prelude, coda=coda)
     n_inject = injection_params(injection, width=width, recurrences=recurrences, lanes=lanes)
     block = block_params(width)
@@ -139,7 +156,7 @@ def account(
         + attention * loop_blocks * width * sequence_length
     )
     n_once = once_blocks * block + LOOP_NORMS * width
-    n_rec = loop_blocks * block
+    n_rec = loop_blocks * block * (recurrences if untied else 1)
     return Account(
         n_once=n_once,
         n_rec=n_rec,

@@ -260,6 +260,8 @@ class AccountCommand(Shape, Common):
     """Model width."""
     recurrences: Annotated[int, arg(aliases=["-r"])]
     """Passes through the recurrent block."""
+    untied: bool = False
+    """Every pass has blocks of its own: the unlooped control of the looped model."""
 
     def run(self) -> None:
         from isodepth.accounting import account
@@ -268,6 +270,7 @@ class AccountCommand(Shape, Common):
         result = account(
             width=self.width,
             recurrences=self.recurrences,
+            untied=self.untied,
             **self.shape(),
         )
         self.deliver(asdict(result), account_report(result))

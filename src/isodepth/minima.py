@@ -16,7 +16,7 @@ from scipy import stats
 from isodepth.errors import InputError
 from isodepth.laws import Array
 from isodepth.runs import Runs
-from isodepth.runs.groups import budgets_of
+from isodepth.runs.groups import budgets_of, graph_of
 from isodepth.warned import Warned, to_json
 
 _LEAST_RUNS = 3
@@ -29,6 +29,7 @@ class Group:
 
     recipe: str
     recurrences: int
+    graph_recurrences: int  # r of the graph: of untied runs, whose recurrences are 1, their passes
     budget_flops: float  # FLOPs
     n_runs: int
     n_min: float | None  # unique non-embedding parameters at the minimum
@@ -39,6 +40,12 @@ class Group:
     bracketed: bool  # the minimum lies between the smallest and the largest run
     concave: bool  # the parabola opens downward: its extremum is a maximum
     warning: Warned | None  # what keeps the minimum from being reported or trusted
+
+    @property
+    def arm(self) -> str:
+        """Its r, in words."""
+        tied = self.graph_recurrences == self.recurrences
+        return f"r = {self.recurrences}" if tied else f"r = {self.graph_recurrences} untied"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +72,14 @@ class Isoflop:
     def warnings(self) -> tuple[Warned, ...]:
         """Every group's, with its name."""
         return tuple(
-            g.warning.about(f"{g.recipe}, r = {g.recurrences}, {g.budget_flops:.3g} FLOPs")
+            g.warning.about(f"{g.recipe}, {g.arm}, {g.budget_flops:.3g} FLOPs")
             for g in self.groups
             if g.warning
         )
 
 
 def isoflop(runs: Runs) -> Isoflop:
-    """Parabola minima of every (recipe, r, budget) group, in the order of the table.
+    """Parabola minima of every (recipe, r, graph, budget) group, in the order of the table.
 
     Intervals are 95% by the delta method with the noise pooled over all groups; where no group
     has more than three runs there is no noise to read and they are None.
@@ -86,18 +93,20 @@ def isoflop(runs: Runs) -> Isoflop:
             "from which to form them"
         )
     frame = frame.assign(
-        _budget=budgets, _size=frame["n_once"] + frame["n_rec"] + frame["n_inject"]
+        _budget=budgets,
+        _size=frame["n_once"] + frame["n_rec"] + frame["n_inject"],
+        _graph=graph_of(frame),
     )
-    tables: list[tuple[tuple[object, object, float], pd.DataFrame]] = [
+    tables: list[tuple[tuple[object, object, object, float], pd.DataFrame]] = [
         (key, rows.sort_values("_size"))  # type: ignore[misc]  # stubs lose the key's parts
-        for key, rows in frame.groupby(["recipe", "recurrences", "_budget"], sort=False)
+        for key, rows in frame.groupby(["recipe", "recurrences", "_graph", "_budget"], sort=False)
     ]
     curves = [_parabola(rows) for _, rows in tables]
     squares = sum(c.residual_squares for c in curves if c)
     freedom = sum(c.freedom for c in curves if c)
     noise = float(np.sqrt(squares / freedom)) if freedom else None
     groups = tuple(
-        _group(rows, float(key[2]), curve, noise, freedom)
+        _group(rows, float(key[3]), curve, noise, freedom)
         for (key, rows), curve in zip(tables, curves, strict=True)
     )
     return Isoflop(groups=groups, noise=noise, freedom=freedom)
@@ -139,6 +148,7 @@ def _group(
     group = Group(
         recipe=str(rows["recipe"].iloc[0]),
         recurrences=int(rows["recurrences"].iloc[0]),
+        graph_recurrences=int(rows["_graph"].iloc[0]),
         budget_flops=budget,
         n_runs=len(rows),
         n_min=None,

@@ -38,6 +38,7 @@ CODES: dict[str, str] = {
     "law_free_missing": "what a pass is worth can't be measured without a law",
     "twins_left_out": "looped runs whose unlooped twin isn't known took no part without a law",
     "arms_differ": "looped and unlooped runs differ in more than the number of passes",
+    "graphs_differ": "unlooped runs of unlike graphs differ, and looped ones are held against all",
     "law_disagrees": "the law and the measurement without a law give different numbers",
     "not_paired": "runs that couldn't be compared with the baseline's at equal r",
     "delta_phi_depends_on_form": "Δφ depends on what else the recipe is allowed to change",

@@ -78,7 +78,7 @@ def test_own_unlooped_runs_tell_most_for_their_flops(told):
 
 
 def test_law_free_widths_are_twice_the_spread_of_simulated_sweeps(frames, laws):
-    told = law_free_widths(frames[0], laws, (NOISE,))
+    told = law_free_widths(frames[0], laws, (NOISE,) * 4)
     rng = np.random.default_rng(6)
     phis, looped = [], []
     for _ in range(25):

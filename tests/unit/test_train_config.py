@@ -109,6 +109,7 @@ class TestModel:
             "width": 64, "head_size": 16, "n_prelude": 2, "n_recurrent": 3, "n_coda": 1,
             "recurrences": 2, "injection": "hyperconnections", "lanes": 3, "backprop_last": 1,
             "vocab": 64, "sequence_length": 64, "recompute": True,
+            "untied": False,
         }  # fmt: skip
 
 
@@ -117,8 +118,8 @@ class TestFilesAndFlags:
         other = {
             "data": Path("elsewhere"), "out": Path("there"), "recipe": "probe", "run_id": "x1",
             "seed": 7, "width": 64, "recurrences": 2, "depth": 10, "prelude": 1, "coda": 1,
-            "head_size": 32, "injection": "hyperconnections", "lanes": 3, "backprop_last": 1,
-            "recompute": True, "sequence_length": 64, "batch_tokens": 640,
+            "head_size": 32, "injection": "hyperconnections", "lanes": 3, "backprop_last": 2,
+            "untied": True, "recompute": True, "sequence_length": 64, "batch_tokens": 640,
             "long_documents": "crop", "flops": 1e12, "tokens": None, "tokens_per_param": None,
             "budget_flops": 2e12, "device": "cpu", "precision": "fp32", "micro_batch": 5,
             "compile": True, "deterministic": True, "log_every": 3, "validate_every": 4,

@@ -28,6 +28,7 @@ from isodepth.comparing.pair import (
 )
 from isodepth.comparing.paired_runs import Paired, paired_of
 from isodepth.comparing.result import Alternative, Comparison, Published
+from isodepth.comparing.sharing import sharing_of
 from isodepth.comparing.verdict import VERDICTS, sign_of, verdict_of, verdict_of_laws
 from isodepth.counting import COUNTINGS, Counting, why_not_regressed
 from isodepth.errors import InputError
@@ -164,6 +165,7 @@ def compare(
         more_runs=more,
         paired=None if look is None else look.paired,
         split=None if look is None else look.split,
+        sharing=sharing_of(table.used, baseline, recipe),
         delta_log_m=() if look is None else look.delta_log_m,
         compute_multiplier=shift,
         looping=looping,

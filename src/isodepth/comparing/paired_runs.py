@@ -18,6 +18,7 @@ from isodepth.comparing.carry import Carried, Carrier
 from isodepth.fitting.errors import Errors
 from isodepth.fitting.twins import Value
 from isodepth.laws import Array, Bools
+from isodepth.runs.groups import graph_of
 
 _THIRDS = ("low", "middle", "high")
 _LEAST_PAIRS = 3  # cells of equal width and budget that a growth with r needs
@@ -241,7 +242,7 @@ def _matches(carrier: Carrier) -> tuple[Array, Bools, Array]:
     )
     if known:
         assert budgets is not None and carrier.budgets is not None
-        same = carrier.r[:, None] == r
+        same = (carrier.r[:, None] == r) & (graph_of(own)[:, None] == graph_of(frame))
         same &= own["width"].to_numpy(dtype=float)[:, None] == frame["width"].to_numpy(dtype=float)
         same &= np.abs(np.log(carrier.budgets)[:, None] - np.log(budgets[rows])) < 0.01
         weights = same / np.maximum(same.sum(axis=1, keepdims=True), 1)

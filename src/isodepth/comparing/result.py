@@ -14,6 +14,7 @@ from isodepth.comparing.models_in_use import Inference
 from isodepth.comparing.multiplier import Exponent, Looping, Multiplier
 from isodepth.comparing.pair import Cost, Method
 from isodepth.comparing.paired_runs import Paired
+from isodepth.comparing.sharing import Sharing
 from isodepth.errors import InputError, reason
 from isodepth.files import read_whole
 from isodepth.fitting.law_free import Worth
@@ -73,6 +74,7 @@ class Comparison:
     more_runs: int | None  # that would resolve the laws' Δφ, where nothing better is known
     paired: Paired | None  # runs at equal r; None: the baseline's runs give no surface
     split: Split | None  # what the recipe changes at equal r; None likewise
+    sharing: Sharing | None  # against untied runs; None: none are paired with looped ones
     delta_log_m: tuple[Worth, ...]  # Δ log m(r), an own one at every r, beside the form that holds
     compute_multiplier: tuple[Multiplier, ...]  # by r; () where it can't be told
     looping: Looping | None  # compute multipliers of r against r = 1; None likewise
@@ -156,17 +158,21 @@ def _comparison(data: dict[str, Any]) -> Comparison:
             "growth": data["paired_growth"],
             "n_matched": sum(run["matched"] for run in data["paired_runs"]),
         }
-    plain = data | {
-        "conventions": data,
-        "delta_phi": delta["value"],
-        "ci95": data["ci95"] | {"delta_phi": delta["ci95"]},
-        "paired": paired,
-        "channels": [
-            c | {"baseline": c["optimum_baseline"], "recipe": c["optimum_recipe"], "optimal": c}
-            for c in data["channels"]
-        ],
-        "warnings": [],
-    }
+    plain = (
+        {"sharing": None}
+        | data
+        | {  # before there were untied runs
+            "conventions": data,
+            "delta_phi": delta["value"],
+            "ci95": data["ci95"] | {"delta_phi": delta["ci95"]},
+            "paired": paired,
+            "channels": [
+                c | {"baseline": c["optimum_baseline"], "recipe": c["optimum_recipe"], "optimal": c}
+                for c in data["channels"]
+            ],
+            "warnings": [],
+        }
+    )
     found: Comparison = _revived(Comparison, plain)
     return replace(found, warnings=from_json(data))
 

@@ -23,6 +23,7 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from isodepth.laws import Array, Integers
+from isodepth.runs.groups import graph_of
 
 LEVEL = 0.95
 ASKED = 0.2  # p-value of `along` below which structures along r enter the intervals
@@ -58,11 +59,12 @@ class Cells:
             {
                 "recipe": frame["recipe"].to_numpy(),
                 "r": frame["recurrences"].to_numpy(),
+                "graph": graph_of(frame),
                 "step": np.unique(budgets, return_inverse=True)[1],
             }
         )
-        lines = keys.groupby(["recipe", "r"], sort=False).ngroup().to_numpy()
-        cells = keys.groupby(["recipe", "r", "step"], sort=False).ngroup().to_numpy()
+        lines = keys.groupby(["recipe", "r", "graph"], sort=False).ngroup().to_numpy()
+        cells = keys.groupby(["recipe", "r", "graph", "step"], sort=False).ngroup().to_numpy()
         first = np.unique(cells, return_index=True)[1]
         per_line = np.bincount(lines[first])
         if per_line.size * int(per_line.max()) ** 2 > _MOST:

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from isodepth.fitting.graphs import Graphs, Ground, graphs_of, ground_of
 from isodepth.fitting.problem import Problem
-from isodepth.fitting.surface import surface_of
 from isodepth.fitting.twins import (
     CONSTANTS,
     LOG_M,
@@ -100,7 +100,8 @@ class LawFree:
     phi: Value  # r^φ through m(1) = 1
     phi_looped: Value | None  # slope of log m in log r among r > 1; None: one value of r > 1
     rmse: float  # of log loss over the looped runs
-    surface: dict[str, Any]  # kind, degree, rmse of log loss, left_out_rmse, n_runs
+    surface: dict[str, Any]  # kind, degree, rmse of log loss, left_out_rmse, n_runs, graphs
+    graphs: Graphs | None  # whether unlooped runs of several graphs differ; None: of one graph
     left_out: tuple[LeftOut, ...]
     too_few: tuple[float, ...]  # r's of fewer than three such runs, which take no part
     power_law: dict[str, float] | None  # p_value of r^φ against an m of each r
@@ -122,15 +123,14 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
     levels = np.unique(r[~unlooped])
     if not unlooped.any() or not levels.size:
         return None, "it takes runs at r = 1 and at r > 1"
-    size = np.log(problem.design.n_once + problem.design.n_rec)
-    tokens = problem.design.log_tokens
-    surface = surface_of(size[unlooped], tokens[unlooped], problem.log_loss[unlooped])
+    looped = np.flatnonzero(~unlooped)
+    surface = ground_of(problem, looped)
     if surface is None:
         return None, (
             f"{unlooped.sum()} unlooped runs don't spread over sizes and tokens enough for a "
             "surface (5 or more, not on one line)"
         )
-    runs = Twins(problem=problem, looped=np.flatnonzero(~unlooped), surface=surface)
+    runs = Twins(problem=problem, looped=looped, surface=surface)
     kept, log_m, left_out = kept_of(runs, levels)
     short = np.array([(runs.r[kept] == level).sum() < _LEAST_RUNS for level in levels])
     if short.all():
@@ -155,13 +155,8 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
             phi=plain.phi,
             phi_looped=plain.phi_looped,
             rmse=plain.rmse,
-            surface={
-                "kind": "polynomial",
-                "degree": surface.degree,
-                "rmse": surface.rmse,
-                "left_out_rmse": surface.left_out_rmse,
-                "n_runs": int(unlooped.sum()),
-            },
+            surface=_described(surface),
+            graphs=graphs_of(problem, surface),
             left_out=tuple(left_out),
             too_few=tuple(float(level) for level in every[short]),
             power_law=_power_test(free, levels),
@@ -172,6 +167,23 @@ def law_free(problem: Problem) -> tuple[LawFree | None, str | None]:
         ),
         None,
     )
+
+
+def _described(ground: Ground) -> dict[str, Any]:
+    """The surface, or all of them: highest degree, and root mean squares over all runs."""
+    counts = np.array([len(part.residual) for part in ground.parts])
+
+    def over_all(values: list[float]) -> float:
+        return float(np.sqrt(counts @ np.square(values) / counts.sum()))
+
+    return {
+        "kind": "polynomial",
+        "degree": max(part.degree for part in ground.parts),
+        "rmse": over_all([part.rmse for part in ground.parts]),
+        "left_out_rmse": over_all([part.left_out_rmse for part in ground.parts]),
+        "n_runs": int(counts.sum()),
+        "graphs": None if ground.graphs is None else list(ground.graphs),
+    }
 
 
 def _too_few(levels: Array, left_out: list[LeftOut]) -> str:
@@ -231,6 +243,14 @@ def without_law(
             f"looped and unlooped runs differ in more than r passes: {constant} (p = "
             f"{split['p_value']:.1g}); with that split off φ is {_text(Value(**split['phi']))} "
             f"without a law, {_text(free)} if it is counted as worth{also}",
+        )
+    graphs = found.graphs
+    if graphs is not None and graphs.p_value < _TELLS and not graphs.one_each:
+        warn(
+            "graphs_differ",
+            f"unlooped runs of unlike graphs differ in log loss (p = {graphs.p_value:.1g}) and "
+            "share one surface here, since not every looped r has untied runs enough for its own: "
+            "m(r) holds against a mixture of them",
         )
     if found.power_law and found.power_law["p_value"] < _TELLS:
         m = ", ".join(f"m({w.recurrences:g}) = {w.value:.2f}" for w in found.m)

@@ -27,7 +27,7 @@ from isodepth.laws import (
     law_of,
 )
 from isodepth.runs.contradictions import Contradiction
-from isodepth.runs.groups import budgets_of
+from isodepth.runs.groups import budgets_of, graph_of
 
 Estimator = Literal["huber", "lsq"]
 _LEAST_REPLICATE_FREEDOM = 8  # degrees of freedom a budget's replicates need to weight its runs
@@ -172,11 +172,18 @@ def build(
 
 
 def _groups(frame: pd.DataFrame, budgets: Array | None) -> Integers:
-    """Labels of the (recipe, r, budget) groups; without budgets every run is its own group."""
+    """Labels of the (recipe, r, graph, budget) groups; without budgets a run is its own group."""
     if budgets is None:
         return np.arange(len(frame), dtype=np.int64)
-    keys = pd.DataFrame({"recipe": frame["recipe"], "r": frame["recurrences"], "budget": budgets})
-    return keys.groupby(["recipe", "r", "budget"], sort=False).ngroup().to_numpy().astype(np.int64)
+    keys = pd.DataFrame(
+        {
+            "recipe": frame["recipe"],
+            "r": frame["recurrences"],
+            "graph": graph_of(frame),
+            "budget": budgets,
+        }
+    )
+    return keys.groupby(list(keys), sort=False).ngroup().to_numpy().astype(np.int64)
 
 
 def _weights(frame: pd.DataFrame, budgets: Array | None) -> tuple[Array, str]:
@@ -212,5 +219,6 @@ def _inverse(noise: Array) -> Array:
 def replicate_sets(frame: pd.DataFrame) -> list[Integers]:
     """Row numbers of runs that differ in nothing but their seed, sets of two or more."""
     keys = ["recipe", "recurrences", "n_once", "n_rec", "n_inject", "tokens"]
-    sets = frame.groupby(keys, sort=False).indices.values()
+    graph = pd.Series(graph_of(frame), index=frame.index, name="graph")
+    sets = frame.groupby([*keys, graph], sort=False).indices.values()
     return [np.sort(rows) for rows in sets if len(rows) > 1]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from isodepth.fitting.errors import Cells, Errors
+from isodepth.fitting.graphs import Ground
 from isodepth.fitting.problem import Problem
 from isodepth.fitting.surface import Surface
 from isodepth.laws import Array, Bools, Integers
@@ -51,11 +52,11 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Twins:
-    """Looped runs beside the surface of the unlooped ones."""
+    """Looped runs beside the surfaces of the unlooped ones."""
 
     problem: Problem
     looped: Integers  # (n,) rows of the problem
-    surface: Surface
+    surface: Ground
 
     @cached_property
     def r(self) -> Array:
@@ -82,7 +83,9 @@ class Twins:
         return self.problem.frame.iloc[self.looped]
 
     def only(self, kept: Bools) -> Twins:
-        return Twins(problem=self.problem, looped=self.looped[kept], surface=self.surface)
+        return Twins(
+            problem=self.problem, looped=self.looped[kept], surface=self.surface.only(kept)
+        )
 
     def indicator(self, levels: Array) -> Array:
         """(n, R): which r each run has."""
@@ -96,21 +99,30 @@ class Twins:
     def log_m_alone(self) -> Array:
         """log m (n,) of every run by itself; NaN where no size inside the hull has its loss."""
         found = np.full(self.looped.size, np.nan)
-        lows, highs = self.surface.reach(self.log_tokens)
-        for some in np.array_split(np.arange(found.size), found.size // _AT_ONCE + 1):
-            at = some[np.isfinite(lows[some] + highs[some])]
-            sizes = np.linspace(lows[at], highs[at], _POINTS, axis=1)
-            tokens = np.repeat(self.log_tokens[at], _POINTS)
-            drawn = self.surface.log_loss(sizes.ravel(), tokens).reshape(sizes.shape)
-            above = drawn - self.log_loss[at, None]
-            crosses = (above[:, :-1] > 0) & (above[:, 1:] <= 0)
-            met = crosses.any(axis=1)
-            at, sizes, above = at[met], sizes[met], above[met]
-            row, k = np.arange(at.size), crosses[met].argmax(axis=1)
-            share = above[row, k] / (above[row, k] - above[row, k + 1])
-            size = sizes[row, k] + (sizes[row, k + 1] - sizes[row, k]) * share
-            m = (np.exp(size) - self.once[at]) / self.rec[at]
-            found[at[m > 0]] = np.log(m[m > 0])
+        for k, surface in enumerate(self.surface.parts):
+            on_it = np.flatnonzero(self.surface.which == k)
+            for some in np.array_split(on_it, on_it.size // _AT_ONCE + 1):
+                found[some] = self._log_m_on(surface, some)
+        return found
+
+    def _log_m_on(self, surface: Surface, which: Integers) -> Array:
+        """log m of some of the runs, by one surface; NaN likewise."""
+        found = np.full(which.size, np.nan)
+        lows, highs = surface.reach(self.log_tokens[which])
+        inside = np.flatnonzero(np.isfinite(lows + highs))
+        sizes = np.linspace(lows[inside], highs[inside], _POINTS, axis=1)
+        tokens = np.repeat(self.log_tokens[which[inside]], _POINTS)
+        drawn = surface.log_loss(sizes.ravel(), tokens).reshape(sizes.shape)
+        above = drawn - self.log_loss[which[inside], None]
+        crosses = (above[:, :-1] > 0) & (above[:, 1:] <= 0)
+        met = crosses.any(axis=1)
+        inside, sizes, above = inside[met], sizes[met], above[met]
+        row, k = np.arange(inside.size), crosses[met].argmax(axis=1)
+        share = above[row, k] / (above[row, k] - above[row, k + 1])
+        size = sizes[row, k] + (sizes[row, k + 1] - sizes[row, k]) * share
+        at = which[inside]
+        m = (np.exp(size) - self.once[at]) / self.rec[at]
+        found[inside[m > 0]] = np.log(m[m > 0])
         return found
 
     @cached_property
@@ -122,9 +134,8 @@ class Twins:
 
     @property
     def rows(self) -> Integers:
-        """Rows of the problem: unlooped runs, then these."""
-        r = self.problem.frame["recurrences"].to_numpy(dtype=float)
-        return np.concatenate([np.flatnonzero(r == 1), self.looped])
+        """Rows of the problem: the unlooped runs behind the surfaces, then these."""
+        return np.concatenate([self.surface.behind, self.looped])
 
 
 @dataclass(frozen=True, kw_only=True)

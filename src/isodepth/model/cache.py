@@ -30,7 +30,8 @@ class KeyValueCache:
     token's pass t attends to whatever pass is in that slot. With m = r that is pass t itself, as
     without a cache. Within the prompt, which is run whole, every pass attends to itself.
 
-    Raises InputError unless 1 ≤ kv_passes ≤ recurrences.
+    Raises InputError unless 1 ≤ kv_passes ≤ recurrences, and for fewer than all of an untied model,
+    whose passes make keys by weights of their own.
     """
 
     def __init__(
@@ -47,6 +48,11 @@ class KeyValueCache:
         if not 1 <= slots <= recurrences:
             raise InputError(
                 f"kv_passes = {slots} must lie between 1 and recurrences = {recurrences}"
+            )
+        if config.untied and slots < recurrences:
+            raise InputError(
+                f"kv_passes = {slots}: the {recurrences} passes of an untied model have keys of "
+                "their own and can't share them"
             )
         shape = (1, config.width // config.head_size, length, config.head_size)
 

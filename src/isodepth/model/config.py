@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Self, get_args
 
-from isodepth.accounting import Account, Injection, account, split_depth
+from isodepth.accounting import Account, Injection, account, check_untied, split_depth
 from isodepth.errors import InputError
 
 VOCABULARY_MULTIPLE = 64  # the published 32,001 entries are padded to 32,064
@@ -18,13 +18,16 @@ class LoopedConfig:
     `n_prelude + n_recurrent + n_coda` unlike blocks, without injection; the three counts then only
     say how `account` splits the parameters.
 
+    Untied, it is the looped graph of r passes with blocks of its own in every pass, and all else,
+    injection and norms, as in the looped model: the unlooped control that differs in sharing alone.
+
     Raises InputError, naming every fault, for a shape that can't be built.
     """
 
     width: int  # d, model width
     head_size: int = HEAD_SIZE  # width of one attention head; divides `width`, even
     n_prelude: int  # blocks before the loop
-    n_recurrent: int  # blocks in the loop, shared by all passes
+    n_recurrent: int  # blocks of a pass, shared by all passes unless untied
     n_coda: int  # blocks after the loop
     recurrences: int  # r, passes through the recurrent block in training
     injection: Injection = "linear"
@@ -33,6 +36,7 @@ class LoopedConfig:
     vocab: int  # true vocabulary: what a token, a target or a sample may be
     sequence_length: int  # T, tokens in a row
     recompute: bool = False  # recompute each pass in the backward instead of storing it
+    untied: bool = False  # every pass has blocks of its own
 
     def __post_init__(self) -> None:
         problems = self._bad_counts()
@@ -58,6 +62,11 @@ class LoopedConfig:
                     "embedding without gradient; use another injection, or backprop_last = "
                     f"{self.recurrences}"
                 )
+        if self.untied:
+            try:
+                check_untied(self.recurrences, self.backprop_last)
+            except InputError as error:
+                problems += error.problems
         if problems:
             raise InputError(problems)
 
@@ -65,7 +74,7 @@ class LoopedConfig:
         least = {"n_prelude": 0, "n_coda": 0}
         problems = []
         for field in fields(self):
-            if field.name in ("injection", "recompute"):
+            if field.name in ("injection", "recompute", "untied"):
                 continue
             value = getattr(self, field.name)
             if field.name == "backprop_last" and value is None:
@@ -93,6 +102,7 @@ class LoopedConfig:
         lanes: int = 2,
         backprop_last: int | None = None,
         recompute: bool = False,
+        untied: bool = False,
     ) -> Self:
         """The arm of effective depth `prelude + recurrences · n_recurrent + coda = depth`.
 
@@ -114,6 +124,7 @@ class LoopedConfig:
             vocab=vocab,
             sequence_length=sequence_length,
             recompute=recompute,
+            untied=untied,
         )
 
     @property
@@ -123,8 +134,13 @@ class LoopedConfig:
 
     @property
     def looped(self) -> bool:
-        """Whether the model has a loop, hence an injection."""
+        """Whether the graph has a loop, hence an injection."""
         return self.recurrences > 1
+
+    @property
+    def recurrent_blocks(self) -> int:
+        """Blocks that all passes hold together."""
+        return self.n_recurrent * (self.recurrences if self.untied else 1)
 
     @property
     def depth(self) -> int:
@@ -144,6 +160,7 @@ class LoopedConfig:
             sequence_length=self.sequence_length,
             prelude=self.n_prelude,
             coda=self.n_coda,
+            untied=self.untied,
         )
 
 

@@ -10,6 +10,7 @@
   unlooped arm's in fp32, so that its arms differ in more than sharing.
 * Unlooped (r = 1): one pass through unlike blocks, no injection; `norm_recur` closes that pass,
   after the last block, which is what the published parameter count holds.
+* Untied: the looped graph, pass t through blocks of its own; norm_recur and injection are shared.
 * Truncated backpropagation: the passes but the last k run without a graph, on a detached e.
 * Logits are fp32, and there is one for every entry of the true vocabulary: the padding of embedding
   and head is in nothing but their shapes. `loss` never holds all logits.
@@ -43,7 +44,7 @@ class LoopedModel(nn.Module):
         self.embedding = nn.Parameter(torch.empty(config.padded_vocab, width))
         self.norm_embedding = RMSNorm(width)
         self.prelude = self._blocks(config.n_prelude)
-        self.recurrent = self._blocks(config.n_recurrent)
+        self.recurrent = self._blocks(config.recurrent_blocks)
         self.norm_recur = RMSNorm(width)
         self.injection: Injection | None = build_injection(config)
         self.coda = self._blocks(config.n_coda)
@@ -72,7 +73,7 @@ class LoopedModel(nn.Module):
             self.injection.initialise()
 
     def blocks(self) -> list[Block]:
-        """Every block once: prelude, recurrent, coda."""
+        """Every block once: prelude, recurrent (untied: pass after pass), coda."""
         return [
             block
             for part in (self.prelude, self.recurrent, self.coda)
@@ -84,7 +85,7 @@ class LoopedModel(nn.Module):
         """fp32 logits, [B, T, vocab], of tokens, [B, T]; `recurrences` may differ from training's.
 
         Raises InputError where the model can't run that many passes: any but one without a loop,
-        or more than it was trained with under hyperconnections.
+        any but its own where it is untied, more than it was trained with under hyperconnections.
         """
         x = self.hidden(tokens, recurrences=recurrences)
         return capped_logits(x, self.head, vocab=self.config.vocab)
@@ -173,8 +174,14 @@ class LoopedModel(nn.Module):
     ) -> Tensor:
         u = injection.read(step, e, state)
         caches = cache.recurrent(step) if cache else None
-        s = self.norm_recur(self._run(self.recurrent, u, turn, start, caches))
+        s = self.norm_recur(self._run(self._blocks_of(step), u, turn, start, caches))
         return injection.write(step, state, s)
+
+    def _blocks_of(self, step: int) -> nn.ModuleList:
+        if not self.config.untied:
+            return self.recurrent
+        count = self.config.n_recurrent
+        return self.recurrent[step * count : (step + 1) * count]
 
     def _run(
         self,
@@ -198,6 +205,11 @@ class LoopedModel(nn.Module):
             raise InputError(f"recurrences = {passes} must be at least 1")
         if self.injection is None and passes != 1:
             raise InputError(f"an unlooped model can't run recurrences = {passes}")
+        if self.config.untied and passes != self.config.recurrences:
+            raise InputError(
+                f"an untied model has blocks for its {self.config.recurrences} passes, no more and "
+                f"no fewer; recurrences = {passes} can't be run"
+            )
         if isinstance(self.injection, Hyperconnections) and passes > self.config.recurrences:
             raise InputError(
                 f"hyperconnections have scalars for the {self.config.recurrences} trained passes "

@@ -36,7 +36,7 @@ ASKED = (
 
 @dataclass(frozen=True, kw_only=True)
 class LawFreeWidths:
-    """Half-widths of 95% intervals, rms over the simulated sweeps; None: half of them tell none."""
+    """Half-widths of 95% intervals, medians of simulated sweeps; None: half of them tell none."""
 
     phi: float | None  # anchored at m(1) = 1
     phi_looped: float | None
@@ -127,8 +127,8 @@ def law_free_widths(
     ]
     n_looped = int((frame["recurrences"] > 1).sum())
     return LawFreeWidths(
-        phi=_rms(phi),
-        phi_looped=_rms(looped),
+        phi=_middle(phi),
+        phi_looped=_middle(looped),
         n_looped=n_looped,
         **_outside(frame, fits[0]),
     )
@@ -301,9 +301,10 @@ def _half(ci95: tuple[float, float]) -> float:
 
 
 def _column(values: list[tuple[float, ...] | None], i: int) -> float | None:
-    return _rms([None if one is None else one[i] for one in values])
+    return _middle([None if one is None else one[i] for one in values])
 
 
-def _rms(values: list[float | None]) -> float | None:
+def _middle(values: list[float | None]) -> float | None:
+    """The median, which a sweep whose noise seems to be shared doesn't move."""
     told = [v for v in values if v is not None and np.isfinite(v)]
-    return float(np.sqrt(np.mean(np.square(told)))) if 2 * len(told) > len(values) else None
+    return float(np.median(told)) if 2 * len(told) > len(values) else None

@@ -37,6 +37,13 @@ class Recipe:
     injection: Injection = "linear"
     lanes: int = 2  # of hyperconnections
     backprop: Backprop = "all"  # half: gradients through the last ⌈r/2⌉ passes
+    untied: bool = False  # every pass has blocks of its own: unlooped runs of `of`
+    of: str | None = None  # the recipe whose graph an untied one has
+
+    @property
+    def in_table(self) -> str:
+        """What the run table calls the recipe of its runs."""
+        return self.of if self.untied and self.of is not None else self.name
 
     def backprop_last(self, recurrences: int) -> int | None:
         """Passes that carry gradient; None: all."""
@@ -93,6 +100,7 @@ class Shape:
             sequence_length=self.sequence_length,
             prelude=self.prelude,
             coda=self.coda,
+            untied=recipe.untied,
         )
 
 
@@ -251,7 +259,7 @@ def optimal_width(law: Fit, recipe: Recipe, recurrences: int, flops: float, shap
         n_once=[float(c.n_once) for c, _ in losses],
         n_rec=[float(c.n_rec) for c, _ in losses],
         n_inject=[float(c.n_inject) for c, _ in losses],
-        recurrences=float(recurrences),
+        recurrences=1.0 if recipe.untied else float(recurrences),
         tokens=[t for _, t in losses],
     )
     return _vertex(np.log(np.array(widths)), predicted)

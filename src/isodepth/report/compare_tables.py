@@ -21,6 +21,7 @@ from isodepth.report.compute_tables import (
     exponent_rows,
     multiplier_tables,
 )
+from isodepth.report.sharing_tables import sharing_report
 from isodepth.report.tables import new_table, sentences
 from isodepth.report.words import interval_text, size_text
 
@@ -46,6 +47,7 @@ def compare_report(result: Comparison) -> RenderableType:
             forms_table(result.split),
             *_worths(result.delta_log_m),
         ]
+    parts += sharing_report(result)
     for title, rows in multiplier_tables(result):
         parts += [Text(title), _rows(MULTIPLIER_HEADS, rows)]
     parts += [Text("φ by the laws"), _conventions(result), _phis(result)]

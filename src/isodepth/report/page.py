@@ -38,6 +38,7 @@ from isodepth.report.equal_r import delta_phi_text, equal_r_content
 from isodepth.report.forest import Row, forest_rows, sensitivity_rows
 from isodepth.report.page_laws import law_content
 from isodepth.report.page_shape import shape_of
+from isodepth.report.sharing_tables import sharing_page_tables, sharing_sentences
 from isodepth.report.tables import SYMBOLS, both_intervals
 from isodepth.report.words import interval_text, size_text
 from isodepth.report.worth import worth_content, worth_rows
@@ -124,10 +125,16 @@ def compare_page(
         "title": f"{others} against {first.baseline}",
         "headlines": [
             *(_verdict(r, r.recipe) for r in results),
+            *(("", s) for r in results if r.sharing for s in sharing_sentences(r)),
             ("", f"{first.source}; {_conventions(first.conventions)}, {_fits(first)}"),
         ],
         "equal_r": equal_r_content(results),
-        "tables": [_phis(results), *_use(results), *_compute(results)],
+        "tables": [
+            *sharing_page_tables(results),
+            _phis(results),
+            *_use(results),
+            *_compute(results),
+        ],
         "worth": [],
         "shape": shape_of(runs, drawn),
         "laws": [law_content(runs, law) for law in drawn],
@@ -183,6 +190,7 @@ def sweep_page(
             *((f"{fit.recipe}: {_phi_text(fit)}", "") for fit in fits),
             *(_verdict(r, f"{r.recipe} against {r.baseline}") for r in results),
             *(("", _conventions(fit.conventions)) for fit in fits[:1]),
+            *(("", s) for r in results if r.sharing for s in sharing_sentences(r)),
             *(("", sentence) for sentence in said),
         ],
         "equal_r": equal_r_content(results),
@@ -193,6 +201,7 @@ def sweep_page(
                 for fit in fits
                 for one in worth_rows(fit)
             ),
+            *sharing_page_tables(results),
             *([_phis(results)] if results else []),
             *_use(results),
         ],

@@ -201,7 +201,7 @@ def isoflop_report(result: Isoflop) -> RenderableType:
                 continue
             sizes = "" if g.n_min_ci95 is None else ", ".join(size_text(n) for n in g.n_min_ci95)
             table.add_row(
-                str(g.recurrences),
+                g.arm.removeprefix("r = "),
                 f"{g.budget_flops:.3g}",
                 str(g.n_runs),
                 "none" if g.n_min is None else size_text(g.n_min),

@@ -184,9 +184,10 @@ def _checks(found: dict[str, Any]) -> Rows:
         (
             "surface of unlooped runs",
             f"{surface['kind']} of degree {surface['degree']}, {surface['n_runs']} runs, "
-            f"rms {surface['rmse']:.4f}",
+            f"rms {surface['rmse']:.4f}{_by_graph(surface.get('graphs'))}",
         )
     )
+    rows += _graph_rows(found.get("graphs"))
     if found["left_out"]:
         rows.append(("twins outside, left out", _left_out(found["left_out"])))
     return Rows(
@@ -194,6 +195,24 @@ def _checks(found: dict[str, Any]) -> Rows:
         columns=("check without a law", "result; rms of log loss"),
         rows=tuple(rows),
     )
+
+
+def _by_graph(graphs: list[float] | None) -> str:
+    if graphs is None:
+        return ""
+    return f", one of each graph's untied runs, r = {', '.join(f'{r:g}' for r in graphs)}"
+
+
+def _graph_rows(graphs: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Whether unlooped runs of several graphs have one surface."""
+    if graphs is None:
+        return []
+    first = graphs["reference"]
+    name = "plain r = 1" if first == 1 else f"the untied graph of r = {first:g}"
+    listed = ", ".join(f"r = {r}: {_number(one, '+.4f')}" for r, one in graphs["offsets"].items())
+    return [
+        (f"untied graphs less {name}", f"log loss {listed}; none differs: {_p(graphs['p_value'])}")
+    ]
 
 
 def _constant(one: dict[str, Any]) -> tuple[str, str]:

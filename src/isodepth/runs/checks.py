@@ -13,6 +13,7 @@ import pandas as pd
 
 from isodepth.errors import InputError
 from isodepth.laws import Bools
+from isodepth.runs.groups import graph_of
 from isodepth.runs.raw import RawTable
 from isodepth.runs.units import unit_of_column
 
@@ -42,6 +43,7 @@ NUMERIC: dict[str, _Column] = {
     "tokens": _Column(required=True, most=1e18),
     "loss": _Column(required=True, least=1e-6, most=1e6),
     "n_inject": _Column(zero=True, least=1.0, most=1e15),
+    "graph_recurrences": _Column(whole=True, most=1e4),
     "flops_per_token": _Column(least=1.0, most=1e21),
     "flops": _Column(least=1.0, most=MOST_FLOPS),
     "budget_flops": _Column(least=1.0, most=MOST_FLOPS),
@@ -203,11 +205,20 @@ def check_rows(table: RawTable, frame: pd.DataFrame) -> None:
             problems.append(f"{table.at(int(i), column)}: {say(int(i))}")
 
     r, n_rec = frame["recurrences"], frame["n_rec"]
+    graph = pd.Series(graph_of(frame), index=frame.index)
     total, tokens = frame["n_once"] + n_rec, frame["tokens"]
     report(
-        (n_rec == 0) & (r > 1),
+        (n_rec == 0) & (graph > 1),
         "n_rec",
-        lambda i: f"0 at recurrences = {r[i]:g}; a looped run has parameters in its loop",
+        lambda i: f"0 at recurrences = {graph[i]:g}; a looped run has parameters in its loop",
+    )
+    report(
+        (graph != r) & (r > 1),
+        "graph_recurrences",
+        lambda i: (
+            f"{graph[i]:g} at recurrences = {r[i]:g}; a run whose passes have weights of their own "
+            "has recurrences = 1, a looped run those of its graph"
+        ),
     )
     report((total == 0) & (r == 1), "n_once", lambda i: "n_once + n_rec is 0: no model")
     report(
@@ -246,7 +257,8 @@ def _check_tokens(table: RawTable, frame: pd.DataFrame, problems: list[str]) -> 
         limits, said = (1 / _FAR_OFF, _FAR_OFF), "tokens × flops_per_token are"
     else:
         inject = frame["n_inject"].fillna(0.0).to_numpy() if "n_inject" in frame else 0.0
-        looped = frame["recurrences"].to_numpy() * (frame["n_rec"].to_numpy() + inject)
+        looped = frame["recurrences"].to_numpy() * frame["n_rec"].to_numpy()
+        looped = looped + graph_of(frame) * inject
         off = 6.0 * (frame["n_once"].to_numpy() + looped) * tokens / spent
         limits, said = (1 / _FAR_OFF**3, 3.0 * _FAR_OFF), "tokens × 6 FLOPs a parameter are"
     with np.errstate(invalid="ignore"):
@@ -284,12 +296,14 @@ def _check_ids(table: RawTable, frame: pd.DataFrame, problems: list[str]) -> Non
 
 
 def _check_unlooped(table: RawTable, frame: pd.DataFrame, problems: list[str]) -> None:
-    """r = 1 rows of one recipe must agree on whether the model has a loop at all."""
+    """r = 1 rows of one recipe and graph must agree on whether the model has a loop at all."""
     if "n_inject" not in frame:
         return
     recipe = frame["recipe"] if "recipe" in frame else pd.Series("", index=frame.index)
     injected = frame["n_inject"].fillna(0.0) > 0
-    for name, rows in frame[frame["recurrences"] == 1].groupby(recipe):
+    unlooped = frame[frame["recurrences"] == 1]
+    graph = pd.Series(graph_of(frame), index=frame.index)
+    for (name, _), rows in unlooped.groupby([recipe, graph]):
         plain = rows.index[~injected[rows.index]]
         for i in rows.index[injected[rows.index]] if len(plain) else ():
             problems.append(

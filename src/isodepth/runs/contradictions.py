@@ -15,6 +15,7 @@ import pandas as pd
 
 from isodepth.laws import Array, Bools, Integers
 from isodepth.runs.checks import number
+from isodepth.runs.groups import graph_of
 from isodepth.warned import Warned
 
 _SAME = 0.05  # relative difference up to which two counts or budgets are taken as one
@@ -141,7 +142,7 @@ def _drifting(frame: pd.DataFrame, cost: Array, full: Array) -> Bools:
     at r = 1, and the injection.
     """
     once, rec, r = _counts(frame, injected=False)
-    inject = 6.0 * r * frame["n_inject"].to_numpy(dtype=float)
+    cost = cost - 6.0 * r * frame["n_inject"].to_numpy(dtype=float)
     wrong = np.zeros(len(frame), dtype=bool)
     for rows in _widths(frame):
         base = rows[r[rows] == r[rows].min()]
@@ -150,7 +151,7 @@ def _drifting(frame: pd.DataFrame, cost: Array, full: Array) -> Bools:
             continue
         at = base[0]
         depth = (once[others] + r[others] * rec[others]) / (once[at] + r[at] * rec[at])
-        same_cost = np.abs((cost[others] - inject[others]) / (cost[at] - inject[at]) - 1.0) < 0.02
+        same_cost = np.abs(cost[others] / cost[at] - 1.0) < 0.02
         # what the counts add must be more than the head and attention could hide
         added = np.abs(full[others] - full[at]) > _SAME * cost[at]
         wrong[others] = (np.abs(depth - 1.0) > _SAME) & same_cost & added
@@ -329,12 +330,19 @@ def _cost(frame: pd.DataFrame) -> Array | None:
 
 
 def _counts(frame: pd.DataFrame, *, injected: bool = True) -> tuple[Array, Array, Array]:
-    """n_once, n_rec (with the injection, which every pass meets) and r."""
-    rec = frame["n_rec"].to_numpy(dtype=float)
+    """n_once, n_rec (with the injection, which every pass meets) and r.
+
+    Of an untied run, n_rec as if its passes shared their blocks, and the r of its graph: so many
+    FLOPs a token has.
+    """
+    once, rec, r = (
+        frame[name].to_numpy(dtype=float) for name in ("n_once", "n_rec", "recurrences")
+    )
+    passes = graph_of(frame)
+    rec = rec * r / passes
     if injected:
         rec = rec + frame["n_inject"].to_numpy(dtype=float)
-    once, r = (frame[name].to_numpy(dtype=float) for name in ("n_once", "recurrences"))
-    return once, rec, r
+    return once, rec, passes
 
 
 def _widths(frame: pd.DataFrame) -> list[Integers]:

@@ -18,15 +18,16 @@ OPTIONAL = ("lanes", "backprop_last")  # of hyperconnections; passes with gradie
 def count(shape: Mapping[str, Sequence[object]], places: Sequence[str]) -> dict[str, list[object]]:
     """The columns COUNTS of runs.
 
-    shape: name → one cell a run, for width, recurrences, every name of SHAPE, and OPTIONAL ones.
+    shape: name → one cell a run, for width, recurrences, every name of SHAPE, and OPTIONAL ones;
+        graph_recurrences, where it isn't empty, makes a run with recurrences 1 an untied one.
     places: where each run stands, in words, for messages.
     A run whose width or recurrences is empty has no counts. Raises InputError for a name that is
     missing or unknown, and for every run whose shape `account` can't count.
     """
-    known = ("width", "recurrences", *SHAPE, *OPTIONAL)
+    known = ("width", "recurrences", "graph_recurrences", *SHAPE, *OPTIONAL)
     for name in shape:
         if name not in known:
-            raise InputError(f"--account has no {name!r}; it takes {', '.join(known[2:])}")
+            raise InputError(f"--account has no {name!r}; it takes {', '.join(known[3:])}")
     lacking = [name for name in SHAPE if name not in shape]
     if lacking:
         raise InputError(f"--account needs {', '.join(lacking)} too: each changes the counts")
@@ -55,11 +56,14 @@ def _count(cells: Mapping[str, object], place: str) -> Mapping[str, object]:
             known[name] = cell
         elif value is not None and value.is_integer():
             known[name] = int(value)
-        elif cell is not None or name not in OPTIONAL:
+        elif cell is not None or name not in (*OPTIONAL, "graph_recurrences"):
             said = "is empty" if cell is None else f"{shown(cell)} is not a whole number"
             raise InputError(f"{place}, --account: {name} {said}")
     if known["injection"] == "hyperconnections" and "lanes" not in known:
         raise InputError(f"{place}: --account needs lanes where the injection is hyperconnections")
+    graph = known.pop("graph_recurrences", known["recurrences"])
+    if graph != known["recurrences"]:
+        known |= {"recurrences": graph, "untied": True}
     try:
         return vars(account(**known))
     except InputError as error:

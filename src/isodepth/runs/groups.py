@@ -5,11 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from isodepth.laws import Array, Integers
+from isodepth.laws import Array, Bools, Integers
 
 _GAP = 0.05  # budgets that lie closer than this (relative) are one budget
 _WIDEST = 0.1  # and of FLOPs spread without gaps no budget spans more
 _TELLING_DIGITS = 7  # two seeds don't agree in so many digits of their losses
+
+
+def graph_of(frame: pd.DataFrame) -> Array:
+    """Passes of each run's graph (n,): r, but for an unlooped run that is a looped graph whose
+    passes have weights of their own. Its `recurrences` are 1, its `graph_recurrences` the passes.
+    """
+    r = frame["recurrences"].to_numpy(dtype=float)
+    if "graph_recurrences" not in frame:
+        return r
+    named = frame["graph_recurrences"].to_numpy(dtype=float)
+    return np.where(np.isnan(named), r, named)
+
+
+def untied(frame: pd.DataFrame) -> Bools:
+    """Which runs (n,) have a looped graph, and weights of their own in every pass."""
+    return graph_of(frame) != frame["recurrences"].to_numpy(dtype=float)
 
 
 def budgets_of(frame: pd.DataFrame) -> Array | None:
@@ -66,11 +82,12 @@ def _named(values: Array) -> float:
 def repeated_rows(frame: pd.DataFrame) -> dict[int, int]:
     """Rows that repeat an earlier one to the digit: row number → that of the one they repeat.
 
-    Alike in recipe, r, parameters, tokens and loss. Losses of few digits may agree by chance
+    Alike in recipe, r, graph, parameters, tokens and loss. Losses of few digits may agree by chance
     between runs that name different seeds: those are replicates.
     """
     done = frame["status"].isin(["", "done"]) if "status" in frame else frame["loss"].notna()
-    keys = ["recipe", "recurrences", "n_once", "n_rec", "n_inject", "tokens", "loss"]
+    keys = ["recipe", "recurrences", "n_once", "n_rec", "n_inject", "tokens", "loss", "_graph"]
+    frame = frame.assign(_graph=graph_of(frame))
     keys = [name for name in keys if name in frame]
     rows = np.flatnonzero(done & frame["loss"].notna())
     if not frame.iloc[rows].duplicated(keys).any():

@@ -16,6 +16,7 @@ _IDS = ("ID", "id", "run.id")
 # what tells models apart; a table in which two rows agree in all of these has steps, not runs
 _SIZES = (
     "recurrences", "r", "n_once", "n_rec", "width", "budget_flops", "seed", "recipe", "n_inject",
+    "graph_recurrences",
 )  # fmt: skip
 _WIDE = (" - ", "__MIN", "__MAX", "__STD")  # of a Weights & Biases chart's export
 

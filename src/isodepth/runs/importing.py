@@ -273,6 +273,8 @@ def _set_counts(draft: _Draft, shape: Mapping[str, str]) -> None:
     if lacking:
         raise InputError(f"--account needs {lacking[0]}: --map {lacking[0]}=…")
     given: dict[str, Sequence[object]] = {c: draft.cells[c] for c in ("width", "recurrences")}
+    if "graph_recurrences" in draft.cells:
+        given["graph_recurrences"] = draft.cells["graph_recurrences"]
     for name, text in shape.items():
         known = text in draft.source.columns
         given[name] = (

@@ -28,7 +28,7 @@ _LONGEST_NAME = 150  # characters of a run_id; file systems allow 255 bytes, of 
 _LONGEST_PLAN = 1 << 30  # bytes
 _SHOWN = 5
 
-_NAMES = ("run_id", "recipe", "recurrences", "width", "seed")
+_NAMES = ("run_id", "recipe", "recurrences", "graph_recurrences", "width", "seed")
 _COUNTS = ("n_once", "n_rec", "n_inject", "flops_per_token", "tokens", "flops")
 
 
@@ -48,6 +48,13 @@ class PlannedRow:
     n_once: int
     n_rec: int
     n_inject: int
+    graph_recurrences: int | None = None  # r of an untied run, whose recurrences are 1
+
+    @property
+    def arm(self) -> str:
+        """Its r, in words."""
+        untied = self.graph_recurrences
+        return str(self.recurrences) if untied is None else f"{untied} untied"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +127,8 @@ def _row(
     home: Path, run: PlannedRow, state: RunState | None, *, own_model: bool
 ) -> dict[str, object]:
     planned = asdict(run)
-    names = {name: planned[name] for name in (*_NAMES, "budget_flops")}
+    known = (*_NAMES, "budget_flops")
+    names = {name: planned[name] for name in known if planned[name] is not None}
     status = "planned" if state is None else state.state
     if status in ("done", "diverged"):
         assert state is not None

@@ -16,7 +16,7 @@ import pandas as pd
 from isodepth.errors import InputError, reason
 from isodepth.runs.checks import check_cells, check_columns, check_rows
 from isodepth.runs.contradictions import Contradiction, contradictions
-from isodepth.runs.groups import grouped, repeated_rows
+from isodepth.runs.groups import graph_of, grouped, repeated_rows, untied
 from isodepth.runs.histories import refuse_history
 from isodepth.runs.raw import RawTable
 from isodepth.runs.reading import read_records, read_table
@@ -34,7 +34,8 @@ class Runs:
     """A validated run table.
 
     frame: one row a run, with at least recurrences, n_once, n_rec, n_inject [parameters],
-    tokens [tokens], loss [nats per token; NaN where diverged], recipe, run_id, status.
+    tokens [tokens], loss [nats per token; NaN where diverged], recipe, run_id, status. An untied
+    run has recurrences 1, the blocks of all passes in n_rec and its passes in graph_recurrences.
     """
 
     frame: pd.DataFrame
@@ -171,6 +172,8 @@ def _complete(frame: pd.DataFrame) -> pd.DataFrame:
     if "n_inject" not in frame:
         frame["n_inject"] = 0.0
     frame["n_inject"] = frame["n_inject"].fillna(0.0)
+    if "graph_recurrences" in frame:
+        frame["graph_recurrences"] = graph_of(frame)
     if "status" not in frame:
         frame["status"] = ""
     unmarked = frame["status"].isin(["", "done"])
@@ -192,9 +195,10 @@ def _complete(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _name_budgets(frame: pd.DataFrame) -> None:
     """One number for every budget, so that equal budgets are equal everywhere."""
-    source = "budget_flops" if "budget_flops" in frame else "flops"
-    if source not in frame:
+    named = [c for c in ("budget_flops", "flops") if c in frame and frame[c].notna().any()]
+    if not named:
         return
+    source = named[0]
     known = frame[source].notna().to_numpy()
     if source == "flops" and not known.all():
         return  # some runs would stand outside every group
@@ -210,7 +214,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         counts = left_out["status"].value_counts()
         words = ", ".join(f"{n} {status}" for status, n in counts.items())
         notes.append(f"{len(left_out)} of {len(frame)} runs are kept but not fitted: {words}")
-    unlooped = frame[frame["recurrences"] == 1]
+    unlooped = frame[(frame["recurrences"] == 1) & ~untied(frame)]
     if (unlooped["n_inject"] > 0).any():
         notes.append(
             "the r = 1 runs hold an injection: they are looped models run once, so φ compares "

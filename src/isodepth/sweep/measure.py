@@ -214,7 +214,7 @@ def _trust(plan: Plan, runs: Runs, groups: Isoflop) -> list[str]:
     )
     open_groups = [g for g in groups.groups if not g.bracketed or g.concave]
     if open_groups:
-        names = ", ".join(f"{g.recipe} r = {g.recurrences}" for g in open_groups)
+        names = ", ".join(f"{g.recipe} {g.arm}" for g in open_groups)
         said.append(
             f"{len(open_groups)} of {len(groups.groups)} iso-FLOP groups have no bracketed "
             f"minimum ({names}): there the law is seen from one side only"

@@ -28,7 +28,8 @@ from isodepth.warned import Warned, from_json, to_json
 # What a command template may name, beside text: one run's own numbers, its folder, and the Python
 # that runs isodepth.
 _OF_RUN = (
-    "run_id", "recipe", "width", "recurrences", "tokens", "flops", "budget_flops", "seed",
+    "run_id", "recipe", "width", "recurrences", "graph_recurrences", "tokens", "flops",
+    "budget_flops", "seed",
 )  # fmt: skip
 PLACEHOLDERS = ("out", *_OF_RUN, "python")
 
@@ -51,6 +52,8 @@ class PlannedRun(PlannedRow):
         """The arguments of a command template for this run: split first, filled in after, so
         that no value can become two arguments or an instruction."""
         values = {name: getattr(self, name) for name in _OF_RUN}
+        if self.graph_recurrences is None:
+            values["graph_recurrences"] = self.recurrences
         plain = {k: f"{v:.10g}" if isinstance(v, float) else str(v) for k, v in values.items()}
         plain |= {"out": str(out), "python": sys.executable}
         return [part.format(**plain) for part in shlex.split(command)]
@@ -150,6 +153,11 @@ def make_plan(spec: Spec, law: Fit | None) -> Plan:
     """
     if spec.command is not None:
         check_command(spec.command)
+        if "{graph_recurrences}" not in spec.command and any(r.untied for r in spec.recipes):
+            raise InputError(
+                f"the command {spec.command!r} must name {{graph_recurrences}}: an untied run has "
+                "recurrences 1, and its graph so many passes"
+            )
     budgets = sorted(spec.budgets, key=lambda budget: budget.flops)
     waiting: list[Budget] = []
     chosen: list[Budget] = []
@@ -231,7 +239,7 @@ def _run(spec: Spec, cell: Cell) -> PlannedRun:
     device = spec.processor
     train = spec.train | {
         "run_id": cell.name,
-        "recipe": recipe.name,
+        "recipe": recipe.in_table,
         "seed": cell.seed,
         "width": cell.width,
         "recurrences": cell.recurrences,
@@ -241,10 +249,13 @@ def _run(spec: Spec, cell: Cell) -> PlannedRun:
         "tokens": cell.tokens,
         "budget_flops": cell.budget_flops,
     }
+    if recipe.untied:
+        train["untied"] = True
     run = PlannedRun(
         run_id=cell.name,
-        recipe=recipe.name,
-        recurrences=cell.recurrences,
+        recipe=recipe.in_table,
+        recurrences=1 if recipe.untied else cell.recurrences,
+        graph_recurrences=cell.recurrences if recipe.untied else None,
         width=cell.width,
         seed=cell.seed,
         budget_flops=cell.budget_flops,
@@ -320,11 +331,14 @@ def _faults(run: PlannedRun) -> list[str]:
     """What a run's own numbers contradict."""
     found = [f"{n} must be greater than 0" for n in _POSITIVE if getattr(run, n) <= 0]
     found += [f"{n} must not be negative" for n in _COUNTS if getattr(run, n) < 0]
-    for name in ("run_id", "recipe", "recurrences", "width", "seed", "tokens"):
-        if run.train.get(name) != getattr(run, name):
-            found.append(
-                f"{name} is {getattr(run, name)!r}, and {run.train.get(name)!r} in its train"
-            )
+    own = {name: getattr(run, name) for name in ("run_id", "recipe", "width", "seed", "tokens")}
+    untied = run.graph_recurrences is not None
+    own["recurrences"] = run.graph_recurrences if untied else run.recurrences
+    for name, value in own.items():
+        if run.train.get(name) != value:
+            found.append(f"{name} is {value!r}, and {run.train.get(name)!r} in its train")
+    if run.train.get("untied", False) != untied or (untied and run.recurrences != 1):
+        found.append("graph_recurrences are of untied runs, whose recurrences are 1")
     return found
 
 

@@ -26,7 +26,7 @@ def plan_report(plan: Plan) -> RenderableType:
         steps = [run.steps for run in mine]
         table.add_row(
             recipe,
-            " ".join(str(r) for r in sorted({run.recurrences for run in mine})),
+            " ".join(dict.fromkeys(run.arm for run in mine)),
             f"{budget:.3g}",
             " ".join(str(w) for w in sorted({run.width for run in mine})),
             str(len(mine)),

@@ -205,7 +205,7 @@ def _assumptions(fits: list[Fit], noises: tuple[float, ...], recipe: str | None)
         f"estimator: {fits[0].conventions.estimator}; Student's t with as many degrees of "
         "freedom as its noise is told by; small changes of the parameters (delta method)",
         "smallest Δφ: told from 0 at 95% in 80% of sweeps",
-        "without a law, and at equal r: the intervals of a few simulated sweeps (rms), in which "
+        "without a law, and at equal r: the median intervals of a few simulated sweeps, in which "
         "the recipes don't differ",
     ]
     if recipe is None:

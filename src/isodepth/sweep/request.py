@@ -23,7 +23,8 @@ class Request(Output):
     preset: str | None = None
     """a preset that ships, or a TOML file of the same form; without one, recipes and budgets"""
     recipes: tuple[str, ...] | None = None
-    """recipes: of the preset, else any of baseline, truncated_bptt, hyperconnections"""
+    """recipes: of the preset, else any of baseline, truncated_bptt, hyperconnections,
+    baseline-untied, hyperconnections-untied (weights of their own in every pass)"""
     recurrences: Annotated[tuple[int, ...] | None, arg(aliases=["-r"])] = None
     """numbers of passes; a recipe without r = 1 shares the baseline's unlooped runs"""
     budgets: tuple[float, ...] | None = None
@@ -54,8 +55,8 @@ class Request(Output):
     """entries of the tokenizer, before padding"""
     command: str | None = None
     """another trainer's command line, run in the folder that the sweep is started in; {out},
-    {width}, {recurrences}, {tokens}, {flops}, {seed}, {run_id}, {recipe}, {budget_flops} and
-    {python} (the one that runs isodepth) are filled in"""
+    {width}, {recurrences}, {graph_recurrences}, {tokens}, {flops}, {seed}, {run_id}, {recipe},
+    {budget_flops} and {python} (the one that runs isodepth) are filled in"""
     device: str | None = None
     """what times are estimated for: cpu, h100 or h200"""
     rate: Annotated[str | None, arg(metavar="FLOPS|DIR")] = None
@@ -83,7 +84,7 @@ class Request(Output):
 
 
 def _bare() -> Spec:
-    """The three published recipes, and nothing else yet."""
+    """The three published recipes, two of them untied as well, and nothing else yet."""
     from isodepth.planning.grid import Recipe
     from isodepth.sweep.spec import Spec
 
@@ -94,6 +95,14 @@ def _bare() -> Spec:
             Recipe(name="baseline", recurrences=(1, 2, 4, 8)),
             Recipe(name="truncated_bptt", recurrences=(2, 4, 8), backprop="half"),
             Recipe(name="hyperconnections", recurrences=(2, 4, 8), injection="hyperconnections"),
+            Recipe(name="baseline-untied", recurrences=(2, 4, 8), untied=True, of="baseline"),
+            Recipe(
+                name="hyperconnections-untied",
+                recurrences=(2, 4, 8),
+                injection="hyperconnections",
+                untied=True,
+                of="hyperconnections",
+            ),
         ),
         budgets=(),
         train={},

@@ -25,8 +25,8 @@ _SHAPE = tuple(f.name for f in dataclasses.fields(Shape) if f.name != "vocab")
 _PER_RUN = frozenset(
     {
         "data", "out", "recipe", "run_id", "seed", "width", "recurrences", "injection", "lanes",
-        "backprop_last", "flops", "tokens", "tokens_per_param", "budget_flops", "tensorboard",
-        "wandb",
+        "backprop_last", "untied", "flops", "tokens", "tokens_per_param", "budget_flops",
+        "tensorboard", "wandb",
     }
 )  # fmt: skip
 
@@ -197,6 +197,7 @@ def _problems(spec: Spec) -> list[str]:
             problems.append(
                 f"recipe {recipe.name!r}: a name is letters, digits, '-', '_' and '.', not first"
             )
+    problems += _untied_problems(spec)
     for budget in spec.budgets:
         if not 1 <= budget.flops <= MOST_FLOPS:
             problems.append(
@@ -228,6 +229,43 @@ def _problems(spec: Spec) -> list[str]:
     if spec.device not in DEVICES:
         problems.append(f"plan.device {spec.device!r} is not one of {', '.join(DEVICES)}")
     return problems
+
+
+def _untied_problems(spec: Spec) -> list[str]:
+    problems = []
+    known = {recipe.name: recipe for recipe in spec.recipes}
+    for recipe in spec.recipes:
+        where = f"recipe {recipe.name}"
+        if not recipe.untied:
+            if recipe.of is not None:
+                problems.append(f"{where}: of = {recipe.of!r} goes with untied = true")
+            continue
+        if recipe.of is None or recipe.of == recipe.name:
+            problems.append(f"{where}: untied = true needs of, the recipe whose graph it has")
+            continue
+        if min(recipe.recurrences, default=2) < 2:
+            problems.append(f"{where}: untied needs recurrences of 2 or more, one pass is one pass")
+        tied = known.get(recipe.of)
+        if "half" in (recipe.backprop, "all" if tied is None else tied.backprop):
+            problems.append(
+                f"{where}: without gradient the first passes' own blocks would never learn; the "
+                "control of a truncated recipe is the untied one with gradient through all passes"
+            )
+        elif tied is not None and tied.untied:
+            problems.append(f"{where}: {tied.name} is untied itself")
+        elif tied is not None and _graph(tied) != _graph(recipe):
+            problems.append(
+                f"{where}: it is to have the graph of {tied.name}, whose injection is "
+                f"{tied.injection} with lanes = {tied.lanes}, not {recipe.injection} with "
+                f"{recipe.lanes}"
+            )
+    if spec.adaptive and any(recipe.untied for recipe in spec.recipes):
+        problems.append("an adaptive plan takes no untied recipes: give widths, or no --adaptive")
+    return problems
+
+
+def _graph(recipe: Recipe) -> tuple[str, int | None]:
+    return recipe.injection, recipe.lanes if recipe.injection == "hyperconnections" else None
 
 
 def _all_within(values: tuple[int, ...], most: int) -> bool:

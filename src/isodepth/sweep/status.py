@@ -74,19 +74,19 @@ def status_report(entries: list[Entry]) -> RenderableType:
     table.add_column("r", justify="right")
     for budget in budgets:
         table.add_column(f"{budget:.3g} FLOPs", justify="right")
-    arms = dict.fromkeys((entry.run.recipe, entry.run.recurrences) for entry in entries)
-    for recipe, recurrences in arms:
+    arms = dict.fromkeys((entry.run.recipe, entry.run.arm) for entry in entries)
+    for recipe, arm in arms:
         cells = []
         for budget in budgets:
             mine = [
                 entry
                 for entry in entries
-                if (entry.run.recipe, entry.run.recurrences, entry.run.budget_flops)
-                == (recipe, recurrences, budget)
+                if (entry.run.recipe, entry.run.arm, entry.run.budget_flops)
+                == (recipe, arm, budget)
             ]
             finished = sum(entry.state == "done" for entry in mine)
             cells.append(f"{finished} / {len(mine)}" if mine else "")
-        table.add_row(recipe, str(recurrences), *cells)
+        table.add_row(recipe, arm, *cells)
     words = ", ".join(f"{n} {state}" for state, n in now.counts.items() if n)
     left = "" if now.seconds_left is None else f", about {duration(now.seconds_left)} left"
     parts: list[RenderableType] = [

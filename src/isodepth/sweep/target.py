@@ -190,6 +190,8 @@ def _check(spec: Spec, wish: Wish) -> None:
         )
     if len(spec.recipes) == 2 and wish.at_budget is not None:
         raise InputError(f"--at-budget is for φ of one recipe, not for Δφ of {names}")
+    if any(recipe.untied for recipe in spec.recipes):
+        raise InputError(f"a target interval is for looped recipes, and of {names} one is untied")
     if spec.adaptive or spec.seeds != 1:
         raise InputError("a target interval chooses widths and replicates: no --adaptive or seeds")
     for name in ("max_runs", "max_replicates"):

@@ -53,6 +53,9 @@ class TrainConfig:
     injection: Injection = _setting("linear", help="how the prelude's output enters each pass")
     lanes: int = _setting(2, help="lanes of hyperconnections")
     backprop_last: int | None = _setting(None, help="passes that carry gradient; default: all")
+    untied: bool = _setting(
+        False, help="blocks of its own for every pass: the unlooped control of a looped run"
+    )
     recompute: bool = _setting(False, help="recompute passes in the backward to save memory")
 
     sequence_length: int = _setting(2048, help="tokens in a row")
@@ -149,6 +152,7 @@ class TrainConfig:
             lanes=self.lanes,
             backprop_last=self.backprop_last,
             recompute=self.recompute,
+            untied=self.untied,
             vocab=vocabulary,
             sequence_length=self.sequence_length,
         )
@@ -205,6 +209,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 def changed_settings(old: dict[str, Any], new: TrainConfig) -> list[str]:
     """How `new` differs from the JSON of the config that started a run, where that matters."""
     current = new.to_json()
+    old = {"untied": False} | old  # runs begun before it could be set
     return [
         f"{name} was {old.get(name)!r}, now {current[name]!r}"
         for name in current

@@ -22,7 +22,8 @@ class Run:
 
     run_id: str
     recipe: str
-    recurrences: int
+    recurrences: int  # 1 where untied
+    graph_recurrences: int | None  # r of an untied run; the row of another has none
     n_once: int
     n_rec: int
     n_inject: int
@@ -65,7 +66,10 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, no NaN, no infinity, with a checksum of them all."""
-        return sealed({"format": FORMAT} | asdict(self))
+        content = asdict(self)
+        if self.run.graph_recurrences is None:
+            del content["run"]["graph_recurrences"]
+        return sealed({"format": FORMAT} | content)
 
 
 def run_row(
@@ -83,7 +87,8 @@ def run_row(
     return Run(
         run_id=config.name,
         recipe=config.recipe,
-        recurrences=config.recurrences,
+        recurrences=1 if config.untied else config.recurrences,
+        graph_recurrences=config.recurrences if config.untied else None,
         n_once=account.n_once,
         n_rec=account.n_rec,
         n_inject=account.n_inject,
