@@ -12,7 +12,7 @@ from isodepth.training.config import TrainConfig
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["isodepth.training.trainer"])
 
-STEPS = 80
+STEPS = 60
 PATIENCE = 120.0  # seconds that a process may take before the test fails
 
 
