@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from isodepth.errors import InputError
 from isodepth.laws import Array
@@ -176,7 +176,7 @@ def _group(
     loss_min = c0 - c1**2 / (4 * c2)
     n_ci = loss_ci = None
     if noise is not None:
-        t = float(stats.t.ppf(0.975, freedom)) * noise
+        t = float(special.stdtrit(freedom, 0.975)) * noise
         d_at = np.array([0.0, -1 / (2 * c2), c1 / (2 * c2**2)])
         d_loss = np.array([1.0, at, at**2])
         half = t * float(np.sqrt(d_at @ curve.covariance @ d_at))

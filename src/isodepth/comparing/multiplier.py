@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isodepth.comparing.arms import Arm, Setting
 from isodepth.comparing.pair import Pair, Sides
@@ -227,7 +227,7 @@ def _measured(of: _Side, against: _Side) -> dict[float, Value]:
         slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
         value = x[i] + share * (x[i + 1] - x[i]) - np.log(g.budget_flops)
         noise = np.hypot(_error(g), np.hypot((1 - share) * error[i], share * error[i + 1]))
-        half = float(stats.norm.ppf(0.975) * noise / abs(slope))
+        half = float(special.ndtri(0.975) * noise / abs(slope))
         low, at, high = np.exp([value - half, value, value + half])
         found[g.budget_flops] = Value(value=float(at), ci95=(float(low), float(high)))
     return found
@@ -238,7 +238,7 @@ def _error(group: Group) -> float:
     if group.loss_min_ci95 is None or group.loss_min is None:
         return float("inf")
     low, high = group.loss_min_ci95
-    return (high - low) / 2 / float(stats.norm.ppf(0.975)) / group.loss_min
+    return (high - low) / 2 / float(special.ndtri(0.975)) / group.loss_min
 
 
 def _exponents(sides: Sides) -> tuple[Exponent, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isodepth.fitting.estimate import MANY, Estimate, estimate, refit, spread_rows
 from isodepth.fitting.identify import identify
@@ -212,7 +212,7 @@ def curvature_test(problem: Problem, theta: Array) -> CurvatureTest | None:
         noise=noise,
         degrees_of_freedom=freedom,
         steepness=measured_mean / law_mean,
-        p_value=float(2 * stats.t.sf(abs(total_t), freedom)),
+        p_value=float(2 * special.stdtr(freedom, -abs(total_t))),
     )
 
 
@@ -299,5 +299,5 @@ def _replicates(problem: Problem, theta: Array) -> Replicates | None:
         degrees_of_freedom=freedom,
         noise=noise,
         f=f,
-        p_value=float(stats.f.sf(f, lack_freedom, freedom)),
+        p_value=float(special.fdtrc(lack_freedom, freedom, f)),
     )

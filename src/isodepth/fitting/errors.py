@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from isodepth.laws import Array, Integers
 from isodepth.runs.groups import graph_of
@@ -205,7 +205,7 @@ class Errors:
         values = np.atleast_1d(values)
         solved = np.linalg.pinv(self._covariance(np.atleast_2d(influence)), rcond=1e-12) @ values
         statistic = solved @ values / values.size
-        return float(self._kept @ stats.f.sf(statistic, values.size, self.freedom))
+        return float(self._kept @ special.fdtrc(values.size, self.freedom, statistic))
 
     def draws(self, influence: Array, n: int, seed: int) -> Array:
         """Deviations (n, q) of estimates with influence (q, n runs) from their truth."""
@@ -274,7 +274,7 @@ class Errors:
     @cached_property
     def _cut(self) -> Array:
         """Residuals, cut where they lie too far out for any normal noise."""
-        size = float(np.median(np.abs(self.residual)) / stats.norm.ppf(0.75))
+        size = float(np.median(np.abs(self.residual)) / special.ndtri(0.75))
         if size == 0.0:
             return self.residual
         return np.clip(self.residual, -_FAR * size, _FAR * size)

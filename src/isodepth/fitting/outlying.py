@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isodepth.fitting.identify import NOISE_FLOOR
 from isodepth.fitting.noise import scale_of
@@ -29,7 +29,7 @@ def outlying(residual: Array, delta: float, n_params: int) -> list[int]:
         if n <= n_params or size[i] <= FAR * NOISE_FLOOR:
             break
         left = max(left - float(huber(residual[i : i + 1][None], delta)[0]), 0.0)
-        limit = float(stats.t.ppf(1.0 - _BY_CHANCE / (2 * n), n - n_params))
+        limit = float(special.stdtrit(n - n_params, 1.0 - _BY_CHANCE / (2 * n)))
         if size[i] <= max(FAR, limit) * scale_of(n, delta, left, n_params):
             break
         found.append(int(i))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isodepth.errors import InputError
 from isodepth.fitting.diagnostics import Extrapolation
@@ -139,5 +139,5 @@ def _phi_drift(problem: Problem, best: Estimate, decades: Array) -> float | None
     sigma = max(noise_scale(problem, best.objective, best.theta.size), NOISE_FLOOR)
     freedom = max(noise_freedom(problem, sigma, best.theta.size + 1), 1.0)
     error = sigma * np.sqrt((vectors[-1, ~lost] ** 2 / values[~lost]).sum()) / size[-1]
-    half = float(stats.t.ppf(0.975, freedom) * error)
+    half = float(special.stdtrit(freedom, 0.975) * error)
     return half if np.isfinite(half) else None

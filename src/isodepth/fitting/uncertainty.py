@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isodepth.fitting.errors import Cells, Errors
 from isodepth.fitting.estimate import MANY, Estimate, refit
@@ -29,7 +29,7 @@ from isodepth.laws import Array, Integers
 
 Resampling = Literal["groups", "runs", "losses", "structures"]
 LEVEL = 0.95
-_ONE_SIGMA = (stats.norm.cdf(-1.0), stats.norm.cdf(1.0))
+_ONE_SIGMA = (special.ndtr(-1.0), special.ndtr(1.0))
 _PROFILE_REACH = 6.0  # standard errors on either side
 _PROFILE_POINTS = 61
 # A group without which the variance of φ is this many times as large is one that φ hangs on: a
@@ -59,7 +59,9 @@ class Resamples:
         if self.unit == "structures":  # their tails are in the draws
             half = float(np.quantile(np.abs(draws - value), LEVEL))
         else:
-            half = float(stats.t.ppf(0.5 + LEVEL / 2, self.freedom)) * self.standard_error(draws)
+            half = float(special.stdtrit(self.freedom, 0.5 + LEVEL / 2)) * self.standard_error(
+                draws
+            )
         return value - half, value + half
 
     @property
@@ -215,7 +217,7 @@ def profile(problem: Problem, fitted: Estimate, name: str, standard_error: float
     _, objective = held(problem, fitted.theta, name, values)
     objective = np.maximum(objective, fitted.objective)
     freedom = _freedom(problem, fitted)
-    t = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
+    t = float(special.stdtrit(freedom, 0.5 + LEVEL / 2))
     threshold = fitted.objective + 0.5 * t**2 * likelihood_unit(problem, fitted)
     return Profile(
         values=values,

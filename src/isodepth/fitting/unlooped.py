@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from isodepth.fitting.noise import moments, noise_freedom, noise_scale
 from isodepth.fitting.problem import Problem
@@ -102,7 +102,7 @@ def _likely(problem: Problem, best: float, n_params: int) -> float:
     sigma = max(noise_scale(problem, best, n_params), _LEAST_NOISE)
     near = moments(problem.delta / sigma)
     freedom = max(noise_freedom(problem, sigma, n_params), 1.0)
-    t = float(stats.t.ppf(0.5 + _LEVEL / 2, freedom))
+    t = float(special.stdtrit(freedom, 0.5 + _LEVEL / 2))
     return 0.5 * t**2 * sigma**2 * near.square / near.slope
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isodepth.errors import InputError
 from isodepth.laws import Array, Bools, Integers
@@ -144,7 +144,7 @@ def cheapest(
             f"{_TARGETS[1]:g}"
         )
     ideal = continuous(worlds, candidates.cost)
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    z = float(special.ndtri(0.5 + LEVEL / 2))
     least = float(candidates.cost.min())
     low = max(ideal.flops((target / z) ** 2), least)
     most = low * _HIGHEST

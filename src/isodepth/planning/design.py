@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isodepth.errors import InputError
 from isodepth.laws import Array, Integers
@@ -142,7 +142,7 @@ class Worlds:
         freedom = self.degrees_of_freedom(counts)
         told = freedom > 0
         t = np.full(freedom.shape, np.inf)
-        t[told] = stats.t.ppf(0.5 + LEVEL / 2, freedom[told])
+        t[told] = special.stdtrit(freedom[told], 0.5 + LEVEL / 2)
         return t * np.sqrt(self.variances(counts))
 
     def half_width(self, counts: Array | Integers) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from isodepth.errors import InputError
 from isodepth.laws import Array, Bools
@@ -121,7 +121,7 @@ def split_curve(
 ) -> Curve:
     """Shares (n,) of the FLOPs, whatever part of a run they buy, at FLOPs `at`."""
     variance = worlds.per_flop(candidates.flops).variance(shares)
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    z = float(special.ndtri(0.5 + LEVEL / 2))
     halves = tuple(z * float(np.sqrt(variance / point)) for point in at)
     return Curve(name=name, flops=at, half_width=halves, whole_runs=False)
 

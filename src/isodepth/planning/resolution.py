@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from isodepth.laws import Array, Integers
 from isodepth.planning.design import LEVEL, Worlds
@@ -58,12 +58,12 @@ def noncentrality(freedom: float) -> float:
     if freedom <= 0:
         return float("inf")
     quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    limits = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(
-        stats.chi2.ppf(quantiles, freedom) / freedom
+    limits = special.stdtrit(freedom, 0.5 + LEVEL / 2) * np.sqrt(
+        special.chdtri(freedom, 1 - quantiles) / freedom
     )
 
     def lacking(delta: float) -> float:
-        told = stats.norm.sf(limits - delta) + stats.norm.cdf(-limits - delta)
+        told = special.ndtr(delta - limits) + special.ndtr(-limits - delta)
         return float(told.mean()) - POWER
 
     return float(optimize.brentq(lacking, 0.0, float(limits.max()) + 5.0))
