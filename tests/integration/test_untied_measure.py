@@ -75,6 +75,6 @@ def test_measure_says_what_sharing_costs_and_what_lanes_gain_without_it(tmp_path
     assert {c["n_cells"] for c in found.values()} == {6}
     assert -0.02 < found["gain_untied"]["delta_log_loss"]["value"] < 0
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "what hyperconnections does for loops" in page
+    assert "hyperconnections gains without sharing too: -0.0" in page
     status = sweeps.isodepth("status", out).stdout
     assert "2 untied" in status

@@ -203,9 +203,9 @@ def _errors(arms: _Arms) -> Errors | None:
 class _Likeliest(Errors):
     """Intervals of the likeliest error structure alone.
 
-    Averaged over structures they hold the truth in 93 to 99.8% of simulated sweeps, so in 92 to
-    98% (benchmarks/sharing_coverage.py): a cell holds few runs, and the average keeps structures
-    that these can't exclude.
+    Averaged over structures they hold the truth in 93 to 99.8% of simulated sweeps and are up to
+    half wider, so in 89 to 99% (docs/coverage.md): a cell holds few runs, and the average keeps
+    structures that these can't exclude.
     """
 
     @cached_property

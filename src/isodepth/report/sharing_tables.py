@@ -14,7 +14,7 @@ from isodepth.comparing.sharing import Contrast
 from isodepth.report.tables import new_table
 from isodepth.report.words import interval_text
 
-SHARING_HEADS = ("difference of log loss", "r", "cells", "value", "95% interval")
+SHARING_HEADS = ("", "r", "cells", "value", "95% interval")
 _MOST = 100.0  # times as many runs, beyond which a number of runs is no advice
 
 
@@ -40,8 +40,9 @@ def sharing_page_tables(results: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 def _title(result: Comparison) -> str:
     return (
-        "Sharing: runs of equal graph, width and budget, looped and with weights of their own in "
-        f"every pass (untied); {result.recipe} and {result.baseline}"
+        "What sharing costs, in runs of equal graph, width and budget, log loss; price: looped "
+        "less untied, which has weights of its own in every pass; difference: "
+        f"{result.recipe} less {result.baseline}"
     )
 
 
@@ -61,11 +62,11 @@ def sharing_rows(result: Comparison) -> list[list[str]]:
 def _names(result: Comparison) -> dict[str, str]:
     base, recipe = result.baseline, result.recipe
     return {
-        "price_baseline": f"price of sharing, {base}: looped less untied",
-        "price_recipe": f"price of sharing, {recipe}: looped less untied",
-        "gain_looped": f"{recipe} less {base}, looped",
-        "gain_untied": f"{recipe} less {base}, untied",
-        "for_loops": f"what {recipe} does for loops: looped less untied difference",
+        "price_baseline": f"price, {base}",
+        "price_recipe": f"price, {recipe}",
+        "gain_looped": "difference, looped",
+        "gain_untied": "difference, untied",
+        "for_loops": "looped less untied difference",
     }
 
 
@@ -75,11 +76,31 @@ def sharing_sentences(result: Comparison) -> list[str]:
     assert sharing is not None
     base, recipe = result.baseline, result.recipe
     said = []
-    for name, question, lower, higher in (
-        ("price_baseline", f"what sharing costs {base}", "sharing helps", "sharing costs"),
-        ("price_recipe", f"what sharing costs {recipe}", "sharing helps", "sharing costs"),
-        ("gain_untied", f"what {recipe} does without sharing", "it gains", "it loses"),
-        ("for_loops", f"what {recipe} does for loops", "it helps them", "it harms them"),
+    for name, open_, lower, higher in (
+        (
+            "price_baseline",
+            f"whether sharing costs {base} anything",
+            f"{base} gains by sharing",
+            f"sharing costs {base}",
+        ),
+        (
+            "price_recipe",
+            f"whether sharing costs {recipe} anything",
+            f"{recipe} gains by sharing",
+            f"sharing costs {recipe}",
+        ),
+        (
+            "gain_untied",
+            f"whether {recipe} gains without sharing too",
+            f"{recipe} gains without sharing too",
+            f"{recipe} loses without sharing",
+        ),
+        (
+            "for_loops",
+            f"whether {recipe} gains more with sharing than without",
+            f"{recipe} gains more with sharing than without",
+            f"{recipe} gains less with sharing than without",
+        ),
     ):
         c = sharing.overall(name)
         if c is None:
@@ -87,9 +108,9 @@ def sharing_sentences(result: Comparison) -> list[str]:
         value = c.delta_log_loss
         told = f"{value.value:+.4f} {interval_text(value.ci95, '+.4f')} of log loss"
         if c.told:
-            said.append(f"{question}: {lower if value.value < 0 else higher}, {told}")
+            said.append(f"{lower if value.value < 0 else higher}: {told}")
         else:
-            said.append(f"{question} is not resolved: {told}; {_wanted(c)}")
+            said.append(f"{open_} is not resolved: {told}; {_wanted(c)}")
     noise = f"noise {sharing.noise:.2g} of log loss ({sharing.freedom} degrees of freedom)"
     left = f"; {sharing.n_left_out} untied runs have no partner" if sharing.n_left_out else ""
     return [*said, f"{sharing.n_runs} runs, {noise}{left}"]

@@ -249,7 +249,7 @@ def account_report(result: Account) -> RenderableType:
     table = new_table("", "")
     for name, words in (
         ("n_once", "parameters used once per token"),
-        ("n_rec", "parameters of the shared block"),
+        ("n_rec", "parameters of the recurrent blocks"),
         ("n_inject", "parameters of the injection"),
         ("n_total", "unique non-embedding parameters"),
         ("n_embedding", "parameters of embedding and head, in none of the above"),
