@@ -93,8 +93,8 @@ def _predicted(found: Prediction) -> list[str]:
         *(f"  it can't tell {what}" for what in found.cannot_tell),
         *(f"  {line}" for line in _more(found)),
         *(f"  {line}" for part in (found.law_free, found.equal_r) if part for line in part.lines()),
-        "  where another law is true, such intervals may hold less than 95% (92% of simulated sweeps "
-        "of the largest design: docs/designing-a-sweep.md)",
+        "  where another law is true, such intervals may hold less than 95% (92% of simulated "
+        "sweeps of the largest design: docs/designing-a-sweep.md)",
     ]
 
 
