@@ -26,8 +26,7 @@ from isodepth.laws import Array, Integers
 from isodepth.runs.groups import graph_of
 
 LEVEL = 0.95
-ASKED = 0.2  # p-value of `along` below which structures along r enter the intervals
-TELLS = 0.05  # and below which residuals are said to go on along r
+ASKED = 0.05  # p-value of `along` below which structures along r enter the intervals
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # ρ
 _DECAYS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0)  # a
 _NULL = 400  # simulated sweeps behind the p-value of `along`

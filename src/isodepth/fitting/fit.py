@@ -15,7 +15,7 @@ from isodepth.counting import Counting
 from isodepth.errors import InputError
 from isodepth.fitting.diagnostics import extrapolation, lack_of_fit
 from isodepth.fitting.drift import drift
-from isodepth.fitting.errors import TELLS
+from isodepth.fitting.errors import ASKED
 from isodepth.fitting.estimate import Estimate, estimate
 from isodepth.fitting.identify import CONSTANTS, Identified, identify, tokens_follow_size
 from isodepth.fitting.law_free import LawFree, law_free, without_law
@@ -209,7 +209,7 @@ def _resamples(
 
 def _along_warnings(fit: Fit) -> list[Warned]:
     found = fit.errors_along_r
-    if not found or found["p_value"] >= TELLS:
+    if not found or found["p_value"] >= ASKED:
         return []
     drawn = fit.fitted.resamples
     averaged = drawn is not None and drawn.unit == "structures"
@@ -304,7 +304,7 @@ def _method(problem: Problem, resamples: Resamples | None) -> str:
     if resamples is None:
         return "none (no resamples)"
     if resamples.unit == "structures":
-        return "averaged over error structures, as residuals may go on along r (docs/intervals.md)"
+        return "averaged over error structures, as residuals go on along r (docs/intervals.md)"
     if resamples.unit == "losses":
         return (
             "losses simulated from the fit with independent noise: standard error × Student's t, "
