@@ -121,3 +121,57 @@ def test_published_lanes_save_the_same_compute_at_every_r():
         < 0.08
     )
     assert "takes 1.35 to 1.43 times its compute" in found.verdict
+
+
+def recipes(frame, n_untied=0):
+    """A baseline and a probe alike, and the baseline's r = 4 runs once more, untied."""
+    both = [
+        frame.assign(recipe="baseline"),
+        frame.assign(recipe="probe", run_id="p" + frame["run_id"]),
+    ]
+    if n_untied:
+        own = frame[frame["recurrences"] == 4].head(n_untied)
+        both.append(
+            own.assign(
+                recipe="baseline",
+                run_id="u" + own["run_id"],
+                recurrences=1,
+                graph_recurrences=4.0,
+                n_rec=4 * own["n_rec"],
+                loss=0.97 * own["loss"],
+            )
+        )
+    return load_runs(pd.concat(both))
+
+
+def test_minima_without_a_noise_measure_nothing():
+    frame = sweep(noise=1e-3, widths=(448, 640, 896)).used  # three runs tell no noise
+    found = compare(recipes(frame), recipe="probe", bootstrap=50)
+    assert [one.recurrences for one in found.compute_multiplier] == [1, 2, 4, 8]
+    assert all(at.measured is None for one in found.compute_multiplier for at in one.at)
+    assert "Infinity" not in found.to_json()
+
+
+def test_minima_that_rise_with_compute_are_not_inverted():
+    frame = sweep(noise=1e-4, widths=(320, 448, 640, 896, 1280)).used
+    highest = frame["budget_flops"] == frame["budget_flops"].max()
+    frame.loc[highest & (frame["recurrences"] == 2), "loss"] *= 1.2
+    found = compare(recipes(frame), recipe="probe", bootstrap=50)
+    told = {one.recurrences: one for one in found.compute_multiplier}
+    assert all(at.measured is None for at in told[2].at)
+    assert any(at.measured for at in told[4].at)
+
+
+def test_untied_runs_are_not_the_unlooped_frontier():
+    frame = sweep(noise=1e-3, widths=(320, 448, 640, 896, 1280)).used
+    plain = compare(recipes(frame), recipe="probe", bootstrap=50)
+    mixed = compare(recipes(frame, n_untied=15), recipe="probe", bootstrap=50)
+    for one, other in zip(plain.looping.recipe, mixed.looping.recipe, strict=True):
+        for a, b in zip(one.at, other.at, strict=True):
+            assert (a.measured is None) == (b.measured is None)
+            if a.measured:  # the noise is pooled over the untied groups too
+                assert b.measured.value == pytest.approx(a.measured.value)
+    for one, other in zip(plain.looping.baseline, mixed.looping.baseline, strict=True):
+        measured = [(a.measured, b.measured) for a, b in zip(one.at, other.at, strict=True)]
+        assert any(a for a, _ in measured)
+        assert all(a is None or b.value == pytest.approx(a.value) for a, b in measured)

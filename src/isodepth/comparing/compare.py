@@ -211,7 +211,7 @@ def _at_equal_r(
         few = f"{carrier.r.size} runs are too few to fit a form of the difference"
         return None, [*warned, Warned("not_paired", few)]
     terms = FORMS[split.form]
-    carried = carrier.solved(terms, go_along=split.residuals_go_along_r or None)
+    carried = carrier.solved(terms, go_along=split.go_along)
     assert carried is not None  # it was fitted before
     change, apart = change_of(carrier, split, bootstrap, seed)
     return (

@@ -97,6 +97,11 @@ class Split:
     residuals_go_along_r: bool  # at the best form: structures along r then enter every interval
     n_runs: int  # of the recipe, carried
 
+    @property
+    def go_along(self) -> bool | None:
+        """As `fitting.errors.Errors` takes it: structures along r, or as its own residuals ask."""
+        return self.residuals_go_along_r or None
+
     def candidate(self, form: str, *, with_phi: bool) -> Candidate | None:
         """One of the candidates."""
         found = (c for c in self.candidates if c.form == form and c.with_phi == with_phi)
@@ -287,7 +292,7 @@ def change_of(carrier: Carrier, split: Split, n: int, seed: int) -> tuple[Change
     told = split.sign is not None and with_phi is not None and with_phi.admissible
     if told:
         terms = (*terms, "phi")
-    found = carrier.solved(terms, go_along=split.residuals_go_along_r or None)
+    found = carrier.solved(terms, go_along=split.go_along)
     assert found is not None  # it was fitted before
     theta = found.theta[None]
     if n:
@@ -316,7 +321,7 @@ def delta_log_m(carrier: Carrier, split: Split) -> tuple[Worth, ...]:
     if carrier.phi is None or not levels:
         return ()
     terms = (*FORMS[split.form], *(worth_at(level) for level in levels))
-    found = carrier.solved(terms, go_along=split.residuals_go_along_r or None)
+    found = carrier.solved(terms, go_along=split.go_along)
     if found is None:
         return ()
     first = len(FORMS[split.form])

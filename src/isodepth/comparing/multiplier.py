@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from isodepth.comparing.arms import Arm, Setting
 from isodepth.comparing.pair import Pair, Sides
@@ -26,6 +25,7 @@ from isodepth.fitting.twins import Value
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import Array
 from isodepth.minima import Group
+from isodepth.runs.groups import untied
 
 _DRAWS = 200  # resamples that the frontiers are drawn for
 _REACH = 30.0  # times the budgets run, how far the baseline's frontier is followed
@@ -71,7 +71,7 @@ class Looping:
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """The runs of one r, with the law that they follow and their iso-FLOP minima."""
+    """The runs of one r, with the law that they follow and their iso-FLOP minima; none untied."""
 
     law: FittedLaw
     problem: Problem
@@ -89,9 +89,13 @@ class _Side:
 
     @property
     def own_minima(self) -> list[Group]:
-        """By budget, of those that have one."""
-        own = (g for g in self.minima if g.recipe == self.recipe and g.recurrences == self.r)
-        return sorted((g for g in own if g.loss_min), key=lambda g: g.budget_flops)
+        """By budget, of those that have one, and noise."""
+        own = (
+            g
+            for g in self.minima
+            if (g.recipe, g.recurrences, g.graph_recurrences) == (self.recipe, self.r, self.r)
+        )
+        return sorted((g for g in own if g.loss_min_ci95), key=lambda g: g.budget_flops)
 
 
 def multipliers(
@@ -108,19 +112,24 @@ def multipliers(
     if sides.method != "separate" or sides.missing or drawn is None or not known:
         return (), None, ()
     base_name = str(pair.baseline.frame["recipe"].iloc[0])
+    # an untied run has another graph than the unlooped model, and so another frontier
+    base, recipe = (
+        problem.only(np.flatnonzero(~untied(problem.frame)))
+        for problem in (pair.baseline, pair.recipe)
+    )
 
     def of(name: str, r: float) -> _Side:
-        base = name == base_name
+        first = name == base_name
         return _Side(
-            law=sides.baseline if base else sides.recipe,
-            problem=pair.baseline if base else pair.recipe,
+            law=sides.baseline if first else sides.recipe,
+            problem=base if first else recipe,
             recipe=name,
             r=int(r),
             minima=measured,
         )
 
     levels = {}
-    for name, problem in ((base_name, pair.baseline), (pair.own_name, pair.recipe)):
+    for name, problem in ((base_name, base), (pair.own_name, recipe)):
         rows = problem.frame["recipe"] == name
         levels[name] = np.unique(problem.frame["recurrences"][rows])
     shared = np.intersect1d(levels[base_name], levels[pair.own_name])
@@ -216,29 +225,30 @@ def _measured(of: _Side, against: _Side) -> dict[float, Value]:
         return {}
     x = np.log([g.budget_flops for g in base])
     y = np.log([g.loss_min or np.nan for g in base])
+    if not (np.diff(y) < 0).all():
+        return {}  # a minimum that rises with compute has no inverse
     error = np.array([_error(g) for g in base])
     found = {}
     for g in ours:
-        if not g.loss_min or not y[-1] <= np.log(g.loss_min) <= y[0]:
+        level = float(np.log(g.loss_min or np.nan))
+        if not y[-1] <= level <= y[0]:
             continue  # never beyond the baseline's
-        level = float(np.log(g.loss_min))
         i = int(np.clip(np.searchsorted(-y, -level) - 1, 0, len(base) - 2))
         share = (level - y[i]) / (y[i + 1] - y[i])
         slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
         value = x[i] + share * (x[i + 1] - x[i]) - np.log(g.budget_flops)
         noise = np.hypot(_error(g), np.hypot((1 - share) * error[i], share * error[i + 1]))
-        half = float(special.ndtri(0.975) * noise / abs(slope))
+        half = float(noise / abs(slope))
         low, at, high = np.exp([value - half, value, value + half])
         found[g.budget_flops] = Value(value=float(at), ci95=(float(low), float(high)))
     return found
 
 
 def _error(group: Group) -> float:
-    """Standard error of a minimum's log loss; infinite where the groups tell no noise."""
-    if group.loss_min_ci95 is None or group.loss_min is None:
-        return float("inf")
+    """Half the 95% interval of a minimum's log loss."""
+    assert group.loss_min_ci95 is not None and group.loss_min is not None
     low, high = group.loss_min_ci95
-    return (high - low) / 2 / float(special.ndtri(0.975)) / group.loss_min
+    return (high - low) / 2 / group.loss_min
 
 
 def _exponents(sides: Sides) -> tuple[Exponent, ...]:

@@ -22,7 +22,7 @@ from isodepth.report.compute_tables import (
     multiplier_tables,
 )
 from isodepth.report.sharing_tables import sharing_report
-from isodepth.report.tables import new_table, sentences
+from isodepth.report.tables import new_table, sentences, table_of
 from isodepth.report.words import interval_text, size_text
 
 
@@ -49,10 +49,10 @@ def compare_report(result: Comparison) -> RenderableType:
         ]
     parts += sharing_report(result)
     for title, rows in multiplier_tables(result):
-        parts += [Text(title), _rows(MULTIPLIER_HEADS, rows)]
+        parts += [Text(title), table_of(MULTIPLIER_HEADS, rows)]
     parts += [Text("φ by the laws"), _conventions(result), _phis(result)]
     if result.exponents:
-        parts += [Text(EXPONENT_TITLE), _rows(EXPONENT_HEADS, exponent_rows(result))]
+        parts += [Text(EXPONENT_TITLE), table_of(EXPONENT_HEADS, exponent_rows(result))]
     if result.channels:
         parts += [
             Text(
@@ -75,13 +75,6 @@ def compare_report(result: Comparison) -> RenderableType:
     return Group(*parts)
 
 
-def _rows(heads: tuple[str, ...], rows: list[list[str]]) -> Table:
-    table = new_table(*heads)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
 def _headline(result: Comparison) -> str:
     return f"{result.recipe} against {result.baseline}: {result.verdict}"
 
@@ -92,7 +85,7 @@ FORMS_HEADS = ("form", "parameters", "Δφ [95%]", "left out", "p", "admissible"
 
 def paired_table(paired: Paired) -> Table:
     """Mean differences by r, by budget and by tokens per parameter, and what is predicted."""
-    return _rows(PAIRED_HEADS, paired_rows(paired))
+    return table_of(PAIRED_HEADS, paired_rows(paired))
 
 
 def paired_rows(paired: Paired) -> list[list[str]]:

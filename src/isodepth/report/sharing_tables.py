@@ -11,7 +11,7 @@ from rich.text import Text
 
 from isodepth.comparing.result import Comparison
 from isodepth.comparing.sharing import Contrast
-from isodepth.report.tables import new_table
+from isodepth.report.tables import table_of
 from isodepth.report.words import interval_text
 
 SHARING_HEADS = ("", "r", "cells", "value", "95% interval")
@@ -22,9 +22,7 @@ def sharing_report(result: Comparison) -> list[RenderableType]:
     """The table and what it says; [] where no run is untied."""
     if result.sharing is None:
         return []
-    table = new_table(*SHARING_HEADS)
-    for row in sharing_rows(result):
-        table.add_row(*row)
+    table = table_of(SHARING_HEADS, sharing_rows(result))
     said = [Text(sentence) for sentence in sharing_sentences(result)]
     return [Text(_title(result)), table, *said]
 
