@@ -15,6 +15,7 @@ from isodepth.planning.candidates import candidates_of_runs
 from isodepth.planning.equal_r import equal_r, law_free_widths, with_losses
 from isodepth.planning.twins import holding_twins
 from isodepth.planning.worlds import prior
+from isodepth.report.widths import equal_r_lines, law_free_lines
 
 NOISE = 0.003
 
@@ -74,7 +75,7 @@ def test_own_unlooped_runs_tell_most_for_their_flops(told):
     assert own.n_runs == 29
     assert own.delta_phi < before
     assert all(own.per_flop >= one.per_flop > 0 for one in by.values())
-    assert any("unlooped runs of the recipe's own (29 runs" in line for line in told.lines())
+    assert any("unlooped runs of the recipe's own (29 runs" in line for line in equal_r_lines(told))
 
 
 def test_law_free_widths_are_twice_the_spread_of_simulated_sweeps(frames, laws):
@@ -97,7 +98,7 @@ def test_runs_whose_twins_lie_outside_tell_nothing_and_say_so(frames, laws):
     few = base[(base["recurrences"] > 1) | (base["budget_flops"] == base["budget_flops"].max())]
     told = law_free_widths(few, laws, (NOISE,))
     assert told.phi is None
-    assert "can't be told" in told.lines()[0]
+    assert "can't be told" in law_free_lines(told)[0]
 
 
 def test_recipes_without_a_common_r_have_nothing_at_equal_r(frames, laws):

@@ -9,110 +9,24 @@ a supposed law and independent noise, and taken through the estimators that `fit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from isodepth.comparing.carry import carrier_of
-from isodepth.comparing.forms import FORM_WORDS, FORMS
+from isodepth.comparing.forms import FORMS
 from isodepth.fitting import Fit
 from isodepth.fitting.law_free import law_free
 from isodepth.fitting.problem import Problem, build
 from isodepth.fitting.surface import SLACK, beyond
 from isodepth.laws import Array
+from isodepth.planning.widths import Addition, EqualR, FormWidths, LawFreeWidths
 
 SWEEPS = 2  # simulated of every supposed law and noise
 _HALF = 0.5  # of a run's tokens, where other tokens are tried
-ASKED = (
-    "none",
-    "tokens",
-    "offset",
-    "offset_over_r",
-    "offset_log_r",
-)  # forms beside which Δφ is told
-
-
-@dataclass(frozen=True, kw_only=True)
-class LawFreeWidths:
-    """Half-widths of 95% intervals, medians of simulated sweeps; None: half of them tell none."""
-
-    phi: float | None  # anchored at m(1) = 1
-    phi_looped: float | None
-    twins_outside: int  # looped runs whose twin, by the first law, no unlooped runs surround
-    n_looped: int
-    # lowest and highest of the unlooped runs that would hold those; None: none is left out
-    wanted_params: tuple[float, float] | None
-    wanted_tokens: tuple[float, float] | None
-
-    def lines(self) -> list[str]:
-        """For people."""
-        out = ""
-        if self.wanted_params is not None and self.wanted_tokens is not None:
-            n, d = self.wanted_params, self.wanted_tokens
-            out = (
-                f"; {self.twins_outside} of {self.n_looped} looped runs' twins lie outside the "
-                f"unlooped runs: some of {n[0]:.3g} to {n[1]:.3g} parameters at {d[0]:.3g} to "
-                f"{d[1]:.3g} tokens would hold them"
-            )
-        if self.phi is None:
-            return [f"without a law φ can't be told{out}"]
-        looped = (
-            "" if self.phi_looped is None else f", among looped arms {_within(self.phi_looped)}"
-        )
-        return [f"without a law: φ {_within(self.phi)}{looped}{out}"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FormWidths:
-    """Likewise, of one form of the difference."""
-
-    form: str  # of `comparing.forms.FORMS`
-    delta_phi: float | None  # beside it
-    constant: float | None  # its own first number, without a change of φ; None: it has none
-    constant_with_phi: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Addition:
-    """What some more runs would add."""
-
-    name: str
-    n_runs: int
-    flops: float
-    delta_phi: float | None  # half-width beside κ, with them
-    per_flop: float | None  # information on that Δφ per FLOP, over that of the runs as they are
-
-
-@dataclass(frozen=True, kw_only=True)
-class EqualR:
-    """What two recipes' runs would tell at equal r."""
-
-    forms: tuple[FormWidths, ...]
-    additions: tuple[Addition, ...]
-
-    def lines(self) -> list[str]:
-        """For people."""
-        by = {one.form: one for one in self.forms}
-        beside = ", ".join(
-            f"{FORM_WORDS[one.form]} {_within(one.delta_phi)}" for one in self.forms[1:]
-        )
-        said = [
-            f"at equal r, without a law: Δφ {_within(by['none'].delta_phi)} if nothing else "
-            f"changes; beside {beside}",
-            f"tokens: κ {_within(by['tokens'].constant, factor=True)} "
-            f"({_within(by['tokens'].constant_with_phi, factor=True)} beside Δφ); loss: δ "
-            f"{_within(by['offset'].constant, digits=4)} nats "
-            f"({_within(by['offset'].constant_with_phi, digits=4)} beside Δφ)",
-        ]
-        for one in self.additions:
-            per = "" if one.per_flop is None else f": {one.per_flop:.2g} × these runs' per FLOP"
-            said.append(
-                f"with {one.name} ({one.n_runs} runs, {one.flops:.3g} FLOPs) Δφ beside "
-                f"{FORM_WORDS['tokens']} {_within(one.delta_phi)}{per}"
-            )
-        return said
+# forms beside which Δφ is told
+_ASKED = ("none", "tokens", "offset", "offset_over_r", "offset_log_r")
 
 
 def law_free_widths(
@@ -159,7 +73,7 @@ def equal_r(
 
     None where the runs share no r at which the baseline's give a surface.
     """
-    forms = _forms(baseline, recipe, fits, noises, ASKED)
+    forms = _forms(baseline, recipe, fits, noises, _ASKED)
     if forms is None:
         return None
     before = next(one for one in forms if one.form == "tokens").delta_phi
@@ -272,8 +186,7 @@ def with_losses(
 ) -> pd.DataFrame:
     """A run table with losses of a supposed law; noise: standard deviation of the log loss."""
     once, rec, r, tokens = _counted(frame, one)
-    design = one.fitted.design(once, rec, r, tokens)
-    log_loss = one.fitted.form.log_loss(one.fitted.theta[None], design)[0]
+    log_loss = one.fitted.log_loss(once, rec, r, tokens, one.fitted.theta[None])[0]
     named = frame if "run_id" in frame else frame.assign(run_id=np.arange(len(frame)).astype(str))
     return named.assign(loss=np.exp(log_loss + noise * rng.normal(size=len(frame))))
 
@@ -287,13 +200,6 @@ def _counted(frame: pd.DataFrame, one: Fit) -> tuple[Array, Array, Array, Array]
 
 def _phi(one: Fit) -> float:
     return float(one.fitted.theta[one.fitted.theta_names.index("phi")])
-
-
-def _within(half: float | None, *, factor: bool = False, digits: int = 3) -> str:
-    """Half a width for people; of a logarithm as a share of the factor."""
-    if half is None:
-        return "not told"
-    return f"± {100 * np.expm1(half):.1f}%" if factor else f"± {half:.{digits}f}"
 
 
 def _half(ci95: tuple[float, float]) -> float:

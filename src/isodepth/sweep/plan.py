@@ -17,9 +17,9 @@ from isodepth.errors import InputError
 from isodepth.files import replace_synced
 from isodepth.fitting.result import Fit
 from isodepth.planning.cost import memory_bytes
-from isodepth.planning.equal_r import EqualR, LawFreeWidths
 from isodepth.planning.foreseen import foreseen
 from isodepth.planning.grid import Budget, Cell, cells, choose_widths
+from isodepth.planning.widths import EqualR, LawFreeWidths
 from isodepth.runs.sweeps import PLAN_FORMAT, PlannedRow, check_run_ids, read_plan_file
 from isodepth.sweep.spec import Spec, checked
 from isodepth.training.config import TrainConfig

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isodepth.planning.design import USELESS
+from isodepth.report.widths import equal_r_lines, law_free_lines
 from isodepth.sweep.plan import Plan, Prediction
 from isodepth.sweep.status import duration
 
@@ -92,10 +93,15 @@ def _predicted(found: Prediction) -> list[str]:
         *(f"  supposed: {assumption}" for assumption in found.assumptions),
         *(f"  it can't tell {what}" for what in found.cannot_tell),
         *(f"  {line}" for line in _more(found)),
-        *(f"  {line}" for part in (found.law_free, found.equal_r) if part for line in part.lines()),
+        *(f"  {line}" for line in _without_law(found)),
         "  where another law is true, such intervals may hold less than 95% (92% of simulated "
         "sweeps of the largest design: docs/designing-a-sweep.md)",
     ]
+
+
+def _without_law(found: Prediction) -> list[str]:
+    lines = [] if found.law_free is None else law_free_lines(found.law_free)
+    return lines + ([] if found.equal_r is None else equal_r_lines(found.equal_r))
 
 
 def _more(found: Prediction) -> list[str]:

@@ -14,9 +14,9 @@ from isodepth.warned import Warned, to_json
 
 if TYPE_CHECKING:
     from isodepth.fitting.result import Fit
-    from isodepth.planning.equal_r import EqualR, LawFreeWidths
     from isodepth.planning.power import Curve
     from isodepth.planning.resolution import Resolution
+    from isodepth.planning.widths import EqualR, LawFreeWidths
     from isodepth.runs import Runs
 
 

@@ -61,6 +61,7 @@ class PowerCommand(Output):
 
 def _report(found: Power) -> list[str]:
     from isodepth.report.power import width_lines
+    from isodepth.report.widths import equal_r_lines, law_free_lines
 
     second = found.recipe or "a second recipe"
     lines = [f"{found.baseline} and {second}: {found.n_runs} runs, {found.flops:.3g} FLOPs"]
@@ -72,8 +73,8 @@ def _report(found: Power) -> list[str]:
             if isfinite(one.smallest)
             else f"Δφ by {name} laws: too few runs"
         )
-    lines += found.law_free.lines()
-    lines += [] if found.equal_r is None else found.equal_r.lines()
+    lines += law_free_lines(found.law_free)
+    lines += [] if found.equal_r is None else equal_r_lines(found.equal_r)
     lines += [f"φ of {found.baseline} by FLOPs:", *width_lines(found.curves, found.ratios)]
     lines += [f"warning: {warned}" for warned in found.warnings]
     return [*lines, *(f"supposed: {assumption}" for assumption in found.assumptions)]
