@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from small_data import standard_library  # noqa: E402
 from training_runs import (  # noqa: E402
     PATIENCE,
     STEPS,
@@ -29,8 +30,6 @@ from training_runs import (  # noqa: E402
 from isodepth.errors import InputError  # noqa: E402
 from isodepth.training.checkpoint import newest_checkpoint, save_checkpoint  # noqa: E402
 from isodepth.training.data import open_data  # noqa: E402
-from isodepth.training.prepare import prepare  # noqa: E402
-from isodepth.training.sources import Source, open_source  # noqa: E402
 from isodepth.training.trainer import train  # noqa: E402
 
 KILLS = 6
@@ -39,11 +38,7 @@ KILLS = 6
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A prepared data set: 80 files of the standard library, cut short, as bytes."""
-    texts = [text[:3000] for text in open_source("stdlib").documents()][:80]
-    source = Source(name="part of the standard library", documents=lambda: iter(texts))
-    out = tmp_path_factory.mktemp("data") / "bytes"
-    prepare(source, out, tokenizer="bytes", validation_fraction=0.1)
-    return out
+    return standard_library(tmp_path_factory.mktemp("data") / "bytes", 80)
 
 
 @pytest.fixture(scope="module")

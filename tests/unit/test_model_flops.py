@@ -10,12 +10,9 @@ Recomputed passes are not in the formula.
 """
 
 from typing import get_args
-from unittest.mock import patch
 
 import pytest
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch_counter import flops_per_token
 
 from isodepth.accounting import Injection
 from isodepth.model.config import LoopedConfig
@@ -41,16 +38,7 @@ def config_of(injection: Injection, recurrences: int, backprop_last: int | None)
 
 def counted(config: LoopedConfig) -> float:
     """Training FLOPs per token by torch's counter, on the plain path."""
-    model = LoopedModel(config)
-    tokens = torch.zeros(1, config.sequence_length, dtype=torch.long)
-    counter = FlopCounterMode(display=False)
-    with (
-        patch("isodepth.model.blocks.by_hand", return_value=False),
-        sdpa_kernel(SDPBackend.MATH),
-        counter,
-    ):
-        model.loss(tokens, tokens).backward()
-    return counter.get_total_flops() / tokens.numel()
+    return flops_per_token(LoopedModel(config), config.sequence_length)
 
 
 ARMS = [

@@ -4,12 +4,11 @@ import json
 import os
 import signal
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from small_data import standard_library
+from torch_counter import flops_per_token
 
 from isodepth.errors import InputError
 from isodepth.model.cache import KeyValueCache
@@ -82,16 +81,8 @@ def test_counts_are_the_models_own_and_torchs(injection, r):
     assert held == account.n_total + account.n_embedding
     tied = config_of(injection, r, width=128, untied=False).account()
     assert account.flops_per_token == tied.flops_per_token
-    tokens = torch.zeros(1, 12, dtype=torch.long)
-    counter = FlopCounterMode(display=False)
-    with (
-        patch("isodepth.model.blocks.by_hand", return_value=False),
-        sdpa_kernel(SDPBackend.MATH),
-        counter,
-    ):
-        model.loss(tokens, tokens).backward()
-    # as tests/unit/test_model_flops.py
-    assert account.flops_per_token == pytest.approx(counter.get_total_flops() / 12, rel=0.01)
+    # what the counter doesn't see: tests/unit/test_model_flops.py
+    assert account.flops_per_token == pytest.approx(flops_per_token(model, 12), rel=0.01)
 
 
 def test_every_weight_learns_at_the_rate_of_the_looped_arm():
@@ -182,14 +173,7 @@ def test_a_run_begun_before_there_were_untied_ones_goes_on():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from isodepth.training.prepare import prepare
-    from isodepth.training.sources import Source, open_source
-
-    texts = [text[:3000] for text in open_source("stdlib").documents()][:20]
-    source = Source(name="part of the standard library", documents=lambda: iter(texts))
-    out = tmp_path_factory.mktemp("data") / "bytes"
-    prepare(source, out, tokenizer="bytes", validation_fraction=0.1)
-    return out
+    return standard_library(tmp_path_factory.mktemp("data") / "bytes", 20)
 
 
 def test_killed_and_resumed_the_losses_are_the_same_to_the_bit(data, tmp_path):
