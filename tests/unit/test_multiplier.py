@@ -166,6 +166,10 @@ def test_untied_runs_are_not_the_unlooped_frontier():
     frame = sweep(noise=1e-3, widths=(320, 448, 640, 896, 1280)).used
     plain = compare(recipes(frame), recipe="probe", bootstrap=50)
     mixed = compare(recipes(frame, n_untied=15), recipe="probe", bootstrap=50)
+    # nor what an r = 1 model holds and costs
+    for one, other in zip(plain.channels, mixed.channels, strict=True):
+        assert (one.recurrences, one.budget_flops) == (other.recurrences, other.budget_flops)
+    assert len(mixed.inference) == len(plain.inference) > 0
     for one, other in zip(plain.looping.recipe, mixed.looping.recipe, strict=True):
         for a, b in zip(one.at, other.at, strict=True):
             assert (a.measured is None) == (b.measured is None)

@@ -143,6 +143,11 @@ def test_compare_prints_and_keeps_it(compared, tmp_path):
     assert Comparison.load_all(file)[0].sharing is None
 
 
+def test_untied_runs_are_no_unlooped_models_of_channels(compared):
+    assert {c.recurrences for c in compared.channels} == {2, 4}
+    assert {one.recurrences for one in compared.compute_multiplier} <= {2, 4}
+
+
 def test_pairs_at_r_1_are_of_one_graph(compared):
     by_id = {}
     frame = load_runs(simulated.layout("wide").assign(loss=1.0)).frame

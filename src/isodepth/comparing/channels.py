@@ -95,16 +95,16 @@ def channels_of(pair: Pair, law: FittedLaw, change: Change, *, apart: bool) -> t
     law: the baseline's. change: what the form says, at its optimum and at each resample of the law.
     apart: whether Δφ is identified, so that capacity and other are told apart.
     """
-    own = pair.recipe.frame["recipe"] == pair.own_name
-    budgets = pair.recipe.budgets
-    if budgets is None or pair.baseline.budgets is None:
+    base, recipe = pair.tied
+    own = recipe.frame["recipe"] == pair.own_name
+    if recipe.budgets is None or base.budgets is None:
         return ()
-    looped = pair.recipe.frame["recurrences"][own]
-    levels = sorted({int(r) for r in looped} & {int(r) for r in pair.baseline.frame["recurrences"]})
-    shared = sorted({float(b) for b in budgets[own]} & {float(b) for b in pair.baseline.budgets})
+    mine = recipe.frame["recurrences"][own]
+    levels = sorted({int(r) for r in mine} & {int(r) for r in base.frame["recurrences"]})
+    shared = sorted({float(b) for b in recipe.budgets[own]} & {float(b) for b in base.budgets})
     found = []
     for r in levels:
-        arms = Arm.of(pair.baseline, r), Arm.of(pair.recipe, r)
+        arms = Arm.of(base, r), Arm.of(recipe, r)
         found += [_channel(arms, law, change, apart, budget, r) for budget in shared]
     return tuple(sorted(found, key=lambda c: (c.budget_flops, c.recurrences)))
 

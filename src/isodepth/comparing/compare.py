@@ -135,8 +135,8 @@ def compare(
         )
     used: list[Inference] = []
     for name, problem, which in (
-        (baseline, pair.baseline, "baseline"),
-        (recipe, pair.recipe, "recipe"),
+        (baseline, pair.tied[0], "baseline"),
+        (recipe, pair.tied[1], "recipe"),
     ):
         found, why = inference_of(
             problem, name, channels, which, vocab=vocab, sequence_length=sequence_length

@@ -25,7 +25,6 @@ from isodepth.fitting.twins import Value
 from isodepth.fitting.uncertainty import Resamples
 from isodepth.laws import Array
 from isodepth.minima import Group
-from isodepth.runs.groups import untied
 
 _DRAWS = 200  # resamples that the frontiers are drawn for
 _REACH = 30.0  # times the budgets run, how far the baseline's frontier is followed
@@ -112,11 +111,7 @@ def multipliers(
     if sides.method != "separate" or sides.missing or drawn is None or not known:
         return (), None, ()
     base_name = str(pair.baseline.frame["recipe"].iloc[0])
-    # an untied run has another graph than the unlooped model, and so another frontier
-    base, recipe = (
-        problem.only(np.flatnonzero(~untied(problem.frame)))
-        for problem in (pair.baseline, pair.recipe)
-    )
+    base, recipe = pair.tied
 
     def of(name: str, r: float) -> _Side:
         first = name == base_name

@@ -14,6 +14,7 @@ What they share, the r = 1 runs above all, moves both and so cancels in Δφ.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ from isodepth.fitting.uncertainty import (
 )
 from isodepth.laws import Array, Bools, Integers
 from isodepth.runs import Runs
+from isodepth.runs.groups import untied
 
 Method = Literal["separate", "joint"]
 _PHI = ("phi_baseline", "phi_recipe")
@@ -141,6 +143,18 @@ class Pair:
     def n_units(self) -> int:
         """Groups of runs that a resample draws from."""
         return int(self.both.groups.max()) + 1
+
+    @cached_property
+    def tied(self) -> tuple[Problem, Problem]:
+        """The baseline's problem and the recipe's without untied runs.
+
+        Those have r = 1 and the graph of r passes: counts and costs that no r = 1 model has.
+        """
+        first, second = (
+            problem.only(np.flatnonzero(~untied(problem.frame)))
+            for problem in (self.baseline, self.recipe)
+        )
+        return first, second
 
     def draw(self, n: int, seed: int) -> Draws:
         """n resamples: of groups, or of losses where either recipe's φ hangs on one group."""
